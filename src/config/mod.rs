@@ -1,0 +1,3 @@
+//! Raw settings → checked settings, all problems at once.
+
+pub mod settings;

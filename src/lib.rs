@@ -1,0 +1,11 @@
+//! receiptd: receive, settle, keep.
+
+pub mod clock;
+
+pub mod callback;
+
+pub mod merge;
+
+pub mod provider;
+
+pub mod config;

@@ -1,0 +1,1 @@
+//! Reading JSON no further than needed.

@@ -1,0 +1,10 @@
+//! The Notify family.
+use super::{Provider, Reading};
+/// Reads one body.
+pub fn read(_platform: Provider, _body: &[u8]) -> Reading {
+    Reading::unrecognised("not written yet")
+}
+/// The probe.
+pub fn is_probe(_body: &[u8]) -> bool {
+    false
+}
