@@ -9,3 +9,5 @@ pub mod merge;
 pub mod provider;
 
 pub mod config;
+
+pub mod cli;

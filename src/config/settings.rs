@@ -98,8 +98,8 @@ pub struct HeaderSecret {
 pub struct Jwt {
     /// HS256, RS256 or ES256.
     pub algorithm: JwtAlgorithm,
-    /// Read from the configured file at start and at reload.
-    pub key: JwtKey,
+    /// Read and parsed from the configured file at start and at reload; never empty.
+    pub keys: Vec<JwtKey>,
     /// `iss` must be this, if set.
     pub issuer: Option<String>,
     /// `aud` must hold this, if set.
@@ -119,15 +119,19 @@ pub enum JwtAlgorithm {
     Es256,
 }
 
-/// The key material, as read from its file.
-#[derive(Clone, Debug)]
-pub enum JwtKey {
-    /// The shared secret of HS256.
-    Secret(Secret),
-    /// A public key or certificate in PEM.
-    PublicPem(Vec<u8>),
-    /// A JSON Web Key Set; the token's `kid` chooses, or the only key of the right type.
-    Jwks(String),
+/// A key that fits the pinned algorithm.
+#[derive(Clone)]
+pub struct JwtKey {
+    /// The `kid` it has in its JSON Web Key Set, if it came from one and has one.
+    pub kid: Option<String>,
+    /// The key itself.
+    pub key: jsonwebtoken::DecodingKey,
+}
+
+impl fmt::Debug for JwtKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtKey").field("kid", &self.kid).finish_non_exhaustive()
+    }
 }
 
 /// Bytes that never print.
