@@ -4,9 +4,17 @@ pub mod clock;
 
 pub mod callback;
 
-pub mod merge;
+pub mod journal;
 
 pub mod provider;
+
+pub mod merge;
+
+pub mod settle;
+
+pub mod state;
+
+pub mod sqlite;
 
 pub mod config;
 

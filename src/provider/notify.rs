@@ -8,3 +8,7 @@ pub fn read(_platform: Provider, _body: &[u8]) -> Reading {
 pub fn is_probe(_body: &[u8]) -> bool {
     false
 }
+/// Known words.
+pub fn is_known_status(_word: &str) -> bool {
+    true
+}

@@ -1,0 +1,286 @@
+//! The one thread that writes the journal: take what waits, commit once, tell all.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::queue::{Queue, Taken, Waiting};
+use super::space::{Reserve, free_bytes};
+use super::{Acknowledgement, Journal, Progress, Refused, SCHEMA, schema};
+use crate::sqlite::checkpoint::{self, Mode};
+use crate::sqlite::{self, Access, Durability, Fault, OpenError};
+
+/// How often an idle writer looks at the free space.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The bounds of one journal.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Callbacks that may wait.
+    pub queue_callbacks_max: usize,
+    /// Bytes of bodies that may wait.
+    pub queue_bytes_max: usize,
+    /// Callbacks in one commit.
+    pub batch_callbacks_max: usize,
+    /// Free space below which callbacks are refused.
+    pub free_bytes_min: u64,
+    /// Space kept preallocated.
+    pub reserve_bytes: u64,
+    /// `Full`, unless a control experiment wants to see receipts lost.
+    pub durability: Durability,
+}
+
+/// What one commit was like.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchReport {
+    /// Callbacks in it.
+    pub callbacks: usize,
+    /// From the start of the transaction to the end of the commit.
+    pub commit: Duration,
+    /// The longest time one of them waited before.
+    pub waited: Duration,
+}
+
+/// Told of every commit, on the writing thread: must not block.
+pub type Observer = Box<dyn Fn(BatchReport) + Send>;
+
+/// The writing thread; join it after [`Journal::close`].
+#[derive(Debug)]
+pub struct Writer {
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Waits until everything that waited is committed and the file is closed.
+    pub fn join(self) {
+        // A panic there has already ended the process.
+        let _ = self.thread.join();
+    }
+}
+
+/// Opens the journal at `path` and starts its writing thread. The future tells the callers and must
+/// be run on the runtime they wait on: one wake-up a commit, not one a callback.
+///
+/// `seq_min`: positions at or below it are never given, for a state that has outlived its journal.
+///
+/// # Errors
+/// If the file cannot be opened, is not ours, or was written by a newer version.
+pub fn start(
+    path: &Path,
+    options: Options,
+    seq_min: i64,
+    observer: Observer,
+) -> Result<(Journal, Writer, impl Future<Output = ()> + Send + use<>), OpenError> {
+    let connection = sqlite::open(path, &SCHEMA, Access::Write(options.durability))?;
+    let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
+    let last = skip_to(&connection, seq_min).map_err(wrap)?;
+    let queue = Arc::new(Queue::new(options.queue_callbacks_max, options.queue_bytes_max));
+    let progress = Arc::new(Progress::starting_at(last));
+    let (tell, told) = mpsc::unbounded_channel();
+    let keeper = Keeper {
+        connection,
+        folder: path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .into(),
+        reserve: Reserve::new(path, options.reserve_bytes),
+        options,
+        queue: Arc::clone(&queue),
+        progress: Arc::clone(&progress),
+        tell,
+        observer,
+    };
+    let thread = std::thread::Builder::new()
+        .name("journal".to_owned())
+        .spawn(move || keeper.run())
+        .map_err(|error: io::Error| {
+            wrap(rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+        })?;
+    Ok((Journal { queue, progress }, Writer { thread }, tell_callers(told)))
+}
+
+/// The outcome of one batch, on its way to the callers.
+struct Told {
+    callers: Vec<oneshot::Sender<Acknowledgement>>,
+    outcome: Result<i64, Refused>,
+}
+
+async fn tell_callers(mut told: mpsc::UnboundedReceiver<Told>) {
+    while let Some(Told { callers, outcome }) = told.recv().await {
+        let first = outcome.map(|last| last + 1 - i64::try_from(callers.len()).unwrap_or(0));
+        for (offset, caller) in (0_i64..).zip(callers) {
+            // A caller that hung up is not told; its callback is kept all the same.
+            let _ = caller.send(first.map(|first| first + offset));
+        }
+    }
+}
+
+fn skip_to(connection: &Connection, seq_min: i64) -> rusqlite::Result<i64> {
+    let last = schema::last_seq(connection)?;
+    if last >= seq_min {
+        return Ok(last);
+    }
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'callback'", [])?;
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('callback', ?1)", [seq_min])?;
+    connection.execute("UPDATE identity SET pruned_through = ?1", [seq_min])?;
+    Ok(seq_min)
+}
+
+/// Ends the process if the writer panics: going on without it would refuse everything for ever,
+/// and what it had acknowledged is safe.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the journal's writing thread panicked; ending the process");
+            std::process::abort();
+        }
+    }
+}
+
+struct Keeper {
+    connection: Connection,
+    folder: PathBuf,
+    reserve: Reserve,
+    options: Options,
+    queue: Arc<Queue>,
+    progress: Arc<Progress>,
+    tell: mpsc::UnboundedSender<Told>,
+    observer: Observer,
+}
+
+impl Keeper {
+    fn run(mut self) {
+        let _guard = AbortOnPanic;
+        self.look_at_space();
+        while let Some(taken) = self.queue.take(self.options.batch_callbacks_max, LOOK) {
+            let Taken { callbacks, work } = taken;
+            for work in work {
+                work(&mut self.connection);
+            }
+            let has_space = self.look_at_space();
+            if !callbacks.is_empty() {
+                self.handle(callbacks, has_space);
+            }
+        }
+        self.progress.close();
+    }
+
+    fn handle(&mut self, callbacks: Vec<Waiting>, has_space: bool) {
+        let count = callbacks.len();
+        let outcome = if self.progress.is_latched() {
+            Err(Refused::Latched)
+        } else if has_space {
+            self.commit(&callbacks)
+        } else {
+            Err(Refused::DiskFull)
+        };
+        if let Ok(last) = outcome {
+            self.progress.advance(last);
+        }
+        self.queue.settle_owed(count);
+        let callers = callbacks.into_iter().map(|waiting| waiting.done).collect();
+        // The runtime has gone: nobody waits any more.
+        let _ = self.tell.send(Told { callers, outcome });
+    }
+
+    fn commit(&mut self, callbacks: &[Waiting]) -> Result<i64, Refused> {
+        let started = Instant::now();
+        let waited = callbacks.first().map_or(Duration::ZERO, |first| started - first.since);
+        match append(&self.connection, callbacks) {
+            Ok(last) => {
+                let commit = started.elapsed();
+                (self.observer)(BatchReport { callbacks: callbacks.len(), commit, waited });
+                Ok(last)
+            }
+            Err(error) => {
+                if !self.connection.is_autocommit() {
+                    let _ = self.connection.execute_batch("ROLLBACK");
+                }
+                Err(self.refuse(&error))
+            }
+        }
+    }
+
+    /// What a failed commit means. Whatever the class, the bytes may be on the disk or not: the
+    /// callers are answered 503, send again, and an identical callback is counted once.
+    fn refuse(&mut self, error: &rusqlite::Error) -> Refused {
+        match Fault::of(error) {
+            Fault::Full => {
+                tracing::warn!(%error, "the disk is full; callbacks are answered 503");
+                self.progress.set_low_on_space(true);
+                self.make_room();
+                Refused::DiskFull
+            }
+            Fault::Io | Fault::Damaged => {
+                tracing::error!(%error, "the journal failed; nothing more is accepted");
+                self.progress.latch();
+                self.queue.close_because(Refused::Latched);
+                Refused::CommitFailed
+            }
+            Fault::Busy | Fault::Other => {
+                tracing::error!(%error, "a commit failed; its callers are answered 503");
+                Refused::CommitFailed
+            }
+        }
+    }
+
+    /// Whether there is space for another commit; takes note of a change.
+    fn look_at_space(&mut self) -> bool {
+        // Space that cannot be asked for is not refused for: the commit itself will tell.
+        let free = free_bytes(&self.folder).unwrap_or(u64::MAX);
+        let was_low = self.progress.is_low_on_space();
+        let reserve = if self.reserve.is_held() { 0 } else { self.options.reserve_bytes };
+        // Coming back needs room for the reserve too, so that the next shortage can be got out of.
+        let min = self.options.free_bytes_min + if was_low { reserve } else { 0 };
+        let low = free < min;
+        if self.progress.set_low_on_space(low) {
+            if low {
+                tracing::warn!(free, min, "low on space; callbacks are answered 503");
+                self.make_room();
+            } else {
+                tracing::info!(free, "there is space again; callbacks are accepted");
+            }
+        }
+        if !low
+            && reserve > 0
+            && let Err(error) = self.reserve.take()
+        {
+            tracing::debug!(%error, "no room for the reserve yet");
+        }
+        !low
+    }
+
+    /// Moves the WAL into the file and cuts it; with the reserve's help if that needs room.
+    fn make_room(&mut self) {
+        if checkpoint::run(&self.connection, Mode::Truncate).is_err() {
+            self.reserve.give_back();
+            if let Err(error) = checkpoint::run(&self.connection, Mode::Truncate) {
+                tracing::warn!(%error, "no checkpoint for lack of space; it will be tried again");
+            }
+        }
+    }
+}
+
+/// Appends all of them in one transaction; returns the position of the last.
+fn append(connection: &Connection, callbacks: &[Waiting]) -> rusqlite::Result<i64> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    {
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO callback (source, received_at, body) VALUES (?1, ?2, ?3)",
+        )?;
+        for Waiting { entry, .. } in callbacks {
+            insert.execute(params![&*entry.source, entry.received_at.to_string(), &*entry.body])?;
+        }
+    }
+    let last = connection.last_insert_rowid();
+    connection.prepare_cached("COMMIT")?.execute([])?;
+    Ok(last)
+}

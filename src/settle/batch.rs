@@ -1,0 +1,281 @@
+//! One batch: callbacks in, rows out. Works inside the caller's transaction and touches nothing
+//! but the tables of the state, wherever these stand.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::callback::{Callback, Event, Fingerprint, Kind, News, Report};
+use crate::clock::Timestamp;
+use crate::merge::Facts;
+use crate::provider::{self, Dialect, Provider, Reading};
+use crate::state::tables::key;
+use crate::state::write::{
+    HistoryRow, Message, Notification, UnrecognisedRow, add_history, add_unrecognised,
+    find_message, find_notification, has_seen, put_message, put_notification,
+};
+
+/// What a batch came to, by source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Events understood, by kind, duplicates among them.
+    pub events: BTreeMap<(Arc<str>, Kind), u64>,
+    /// Events that were identical to an earlier one.
+    pub duplicates: BTreeMap<Arc<str>, u64>,
+    /// Callbacks that were not, or not wholly, understood.
+    pub unrecognised: BTreeMap<Arc<str>, u64>,
+    /// Receipts whose status is no word we know; kept as sent.
+    pub unknown_statuses: BTreeMap<Arc<str>, u64>,
+    /// Callbacks whose reading panicked; unrecognised too.
+    pub panics: u64,
+}
+
+/// An event with its place in the journal.
+struct Placed {
+    seq: i64,
+    index: usize,
+    received_at: Timestamp,
+    event: Event,
+}
+
+/// Whom news is about. Ordered by id, as the index is, so that a batch visits each page once.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Subject {
+    id: String,
+    source: Arc<str>,
+    is_message: bool,
+}
+
+/// Rows to be written, in the order that lets each table grow at its end.
+#[derive(Default)]
+struct Rows {
+    notifications: BTreeMap<i64, (Subject, Notification)>,
+    messages: BTreeMap<i64, (Subject, Message)>,
+    history: BTreeMap<(i64, i64), HistoryRow>,
+}
+
+/// Settles `callbacks`, which are in order, into the tables behind `connection`.
+///
+/// # Errors
+/// Of SQLite only; then the caller's transaction must be rolled back.
+pub fn settle(
+    connection: &Connection,
+    callbacks: Vec<Callback>,
+    dialects: &HashMap<Arc<str>, Dialect>,
+) -> rusqlite::Result<Tally> {
+    let mut tally = Tally::default();
+    let mut subjects: HashMap<Subject, Vec<Placed>> = HashMap::new();
+    for callback in callbacks {
+        let reading = read(&callback, dialects, &mut tally);
+        if let Some(reason) = reading.unrecognised {
+            *tally.unrecognised.entry(Arc::clone(&callback.source)).or_default() += 1;
+            add_unrecognised(connection, &unrecognised_row(&callback, reason.into_owned()))?;
+        }
+        place(&callback, reading.events, &mut subjects);
+    }
+    let mut subjects: Vec<_> = subjects.into_iter().collect();
+    subjects.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let mut rows = Rows::default();
+    for (subject, news) in subjects {
+        if subject.is_message {
+            settle_message(connection, subject, news, &mut rows)?;
+        } else {
+            settle_notification(connection, subject, news, &mut rows)?;
+        }
+    }
+    rows.count(&mut tally);
+    rows.write(connection)?;
+    Ok(tally)
+}
+
+fn read(callback: &Callback, dialects: &HashMap<Arc<str>, Dialect>, tally: &mut Tally) -> Reading {
+    let Some(dialect) = dialects.get(&callback.source) else {
+        return Reading::unrecognised("the journal does not say which provider this source is");
+    };
+    // The body is only borrowed and the reading is thrown away: nothing half-done can be seen.
+    let result = catch_unwind(AssertUnwindSafe(|| provider::read(dialect, &callback.body)));
+    let reading = result.unwrap_or_else(|_| {
+        tally.panics += 1;
+        Reading::unrecognised("reading it panicked: a bug in receiptd")
+    });
+    if dialect.provider != Provider::Ajo {
+        let unknown = reading.events.iter().filter(|event| has_unknown_status(event)).count();
+        if unknown > 0 {
+            *tally.unknown_statuses.entry(Arc::clone(&callback.source)).or_default() +=
+                unknown as u64;
+        }
+    }
+    reading
+}
+
+fn has_unknown_status(event: &Event) -> bool {
+    matches!(&event.news, News::Notification(report)
+        if report.standing.as_ref().is_some_and(|s| !provider::notify::is_known_status(&s.status)))
+}
+
+fn unrecognised_row(callback: &Callback, reason: String) -> UnrecognisedRow {
+    UnrecognisedRow {
+        seq: callback.seq,
+        source: callback.source.to_string(),
+        received_at: callback.received_at,
+        reason,
+    }
+}
+
+fn place(callback: &Callback, events: Vec<Event>, subjects: &mut HashMap<Subject, Vec<Placed>>) {
+    for (index, event) in events.into_iter().enumerate() {
+        let subject = Subject {
+            id: event.id().to_owned(),
+            source: Arc::clone(&callback.source),
+            is_message: event.kind() == Kind::ReceivedMessage,
+        };
+        let placed = Placed { seq: callback.seq, index, received_at: callback.received_at, event };
+        subjects.entry(subject).or_default().push(placed);
+    }
+}
+
+/// Which of a subject's events are repeats, of the history or of each other.
+struct Seen<'c> {
+    connection: &'c Connection,
+    subject: i64,
+    is_stored: bool,
+    here: HashSet<Fingerprint>,
+}
+
+impl<'c> Seen<'c> {
+    /// `stored` is the subject's key if it has rows already; else it gets that of its first event.
+    fn new(connection: &'c Connection, stored: Option<i64>, news: &[Placed]) -> Self {
+        let subject = stored.unwrap_or_else(|| key(news[0].seq, news[0].index));
+        Self { connection, subject, is_stored: stored.is_some(), here: HashSet::new() }
+    }
+
+    fn is_repeat(&mut self, fingerprint: Fingerprint) -> rusqlite::Result<bool> {
+        let is_new_here = self.here.insert(fingerprint);
+        let is_stored = self.is_stored && has_seen(self.connection, self.subject, fingerprint)?;
+        Ok(!is_new_here || is_stored)
+    }
+}
+
+fn settle_notification(
+    connection: &Connection,
+    subject: Subject,
+    news: Vec<Placed>,
+    rows: &mut Rows,
+) -> rusqlite::Result<()> {
+    let stored = find_notification(connection, &subject.source, &subject.id)?;
+    let mut seen = Seen::new(connection, stored.as_ref().map(|(key, _)| *key), &news);
+    let first_received_at = news[0].received_at;
+    let mut notification = stored.map_or_else(
+        || Notification {
+            facts: Facts::default(),
+            receipts: 0,
+            duplicates: 0,
+            first_received_at,
+            last_received_at: first_received_at,
+        },
+        |(_, notification)| notification,
+    );
+    for Placed { seq, index, received_at, event } in news {
+        let fingerprint = event.fingerprint;
+        let News::Notification(report) = event.news else { continue };
+        let duplicate = seen.is_repeat(fingerprint)?;
+        rows.add_history(HistoryRow {
+            seq,
+            event: index as i64,
+            subject: seen.subject,
+            kind: report.kind,
+            status: report.standing.as_ref().map(|standing| standing.status.clone()),
+            completed_at: report.standing.as_ref().and_then(|standing| standing.completed_at),
+            received_at,
+            duplicate,
+            fingerprint,
+        });
+        learn(&mut notification, *report, received_at, duplicate);
+    }
+    rows.notifications.insert(seen.subject, (subject, notification));
+    Ok(())
+}
+
+fn learn(notification: &mut Notification, report: Report, received_at: Timestamp, duplicate: bool) {
+    if duplicate {
+        notification.duplicates += 1;
+        return;
+    }
+    notification.receipts += i64::from(report.kind == Kind::Receipt);
+    notification.first_received_at = notification.first_received_at.min(received_at);
+    notification.last_received_at = notification.last_received_at.max(received_at);
+    let known = std::mem::take(&mut notification.facts);
+    notification.facts = known.join(Facts::of(report, received_at));
+}
+
+fn settle_message(
+    connection: &Connection,
+    subject: Subject,
+    news: Vec<Placed>,
+    rows: &mut Rows,
+) -> rusqlite::Result<()> {
+    let stored = find_message(connection, &subject.source, &subject.id)?;
+    let mut seen = Seen::new(connection, stored.as_ref().map(|(key, _)| *key), &news);
+    let mut known = stored.map(|(_, message)| message);
+    for Placed { seq, index, received_at, event } in news {
+        let fingerprint = event.fingerprint;
+        let News::Message(message) = event.news else { continue };
+        let duplicate = seen.is_repeat(fingerprint)?;
+        rows.add_history(HistoryRow {
+            seq,
+            event: index as i64,
+            subject: seen.subject,
+            kind: Kind::ReceivedMessage,
+            status: None,
+            completed_at: None,
+            received_at,
+            duplicate,
+            fingerprint,
+        });
+        known = Some(match known {
+            None => Message { message: *message, fingerprint, received_at },
+            Some(known) if fingerprint > known.fingerprint => {
+                let received_at = known.received_at.min(received_at);
+                Message { message: *message, fingerprint, received_at }
+            }
+            Some(known) => known,
+        });
+    }
+    if let Some(message) = known {
+        rows.messages.insert(seen.subject, (subject, message));
+    }
+    Ok(())
+}
+
+impl Rows {
+    fn add_history(&mut self, row: HistoryRow) {
+        self.history.insert((row.seq, row.event), row);
+    }
+
+    fn source_of(&self, subject: i64) -> Option<&Arc<str>> {
+        let notification = self.notifications.get(&subject).map(|(subject, _)| &subject.source);
+        notification.or_else(|| self.messages.get(&subject).map(|(subject, _)| &subject.source))
+    }
+
+    fn count(&self, tally: &mut Tally) {
+        for row in self.history.values() {
+            let Some(source) = self.source_of(row.subject) else { continue };
+            *tally.events.entry((Arc::clone(source), row.kind)).or_default() += 1;
+            if row.duplicate {
+                *tally.duplicates.entry(Arc::clone(source)).or_default() += 1;
+            }
+        }
+    }
+
+    fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        for (key, (subject, notification)) in &self.notifications {
+            put_notification(connection, *key, &subject.source, &subject.id, notification)?;
+        }
+        for (key, (subject, message)) in &self.messages {
+            put_message(connection, *key, &subject.source, message)?;
+        }
+        self.history.values().try_for_each(|row| add_history(connection, row))
+    }
+}

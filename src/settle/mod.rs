@@ -1,0 +1,20 @@
+//! Journal → provider → merge → state, from a cursor.
+//!
+//! One thread reads the journal after the cursor, in batches, and commits state, history and cursor
+//! together. Settling is deterministic: the same journal gives the same state, however it is cut
+//! into batches, so a crash anywhere only repeats work. Nothing here can fail, delay or alter an
+//! answer to a caller: the callback is safe before this room hears of it.
+//!
+//! - A callback that cannot be understood is `unrecognised`, with its reason; so is one whose
+//!   reading panics. Settling goes on with the next.
+//! - An error of the state file is retried from the cursor; a damaged file is set aside and settled
+//!   again from the journal. Receiving goes on meanwhile.
+
+mod batch;
+mod open;
+mod settler;
+mod worker;
+
+pub use batch::{Tally, settle};
+pub use open::{Opened, copy_base, open_state, rebuild, set_aside};
+pub use settler::{Observer, OnThread, Options, Report, Settled, Settler, start};

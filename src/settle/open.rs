@@ -1,0 +1,153 @@
+//! Finding, or making, the state that belongs to a journal.
+//!
+//! The journal is the truth, so a state that is missing, damaged or of another journal is set aside
+//! (never deleted) and settled again. A journal that is missing, or behind its state because it was
+//! restored from an older copy, cannot give back what the state knows: then the state is carried
+//! over into the journal, as if the callbacks behind it had been pruned.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::clock::Clock;
+use crate::journal::reader::Reader;
+use crate::sqlite::{self, Access, Durability, OpenError};
+use crate::state::tables::{SCHEMA, cursor, set_cursor};
+use crate::state::write::carry_over;
+
+/// A state, ready to be settled into.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file's one read-write connection.
+    pub connection: Connection,
+    /// The journal it belongs to, once it has settled anything.
+    pub journal_id: Option<String>,
+    /// Everything up to here is settled.
+    pub seq: i64,
+}
+
+/// Opens the state at `path`; a damaged file is set aside, with a warning, for a new one.
+///
+/// # Errors
+/// If the file belongs to something else or to a newer version, or cannot be opened or set aside.
+pub fn open_state(path: &Path, clock: &Clock) -> Result<Opened, OpenError> {
+    match try_open(path) {
+        Err(error) if error.is_damage() => {
+            let aside = set_aside(path, "damaged", clock).map_err(|cause| OpenError::Sqlite {
+                path: path.to_owned(),
+                error: rusqlite::Error::ToSqlConversionFailure(Box::new(cause)),
+            })?;
+            tracing::warn!(
+                %error, set_aside = %aside.display(),
+                "the state file is damaged; it is settled again from the journal"
+            );
+            try_open(path)
+        }
+        opened => opened,
+    }
+}
+
+fn try_open(path: &Path) -> Result<Opened, OpenError> {
+    let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
+    let connection = sqlite::open(path, &SCHEMA, Access::Write(Durability::Normal))?;
+    let (journal_id, seq) = cursor(&connection).map_err(wrap)?;
+    Ok(Opened { connection, journal_id, seq })
+}
+
+/// Renames the file at `path`, and its WAL, to a name that says why and when.
+pub fn set_aside(path: &Path, why: &str, clock: &Clock) -> io::Result<PathBuf> {
+    let stamp = clock.now().to_string().replace([':', '-', '.'], "");
+    let suffixed = |path: &Path, suffix: &str| {
+        let mut name: OsString = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let aside = suffixed(path, &format!(".{why}-{stamp}"));
+    std::fs::rename(path, &aside)?;
+    for suffix in ["-wal", "-shm"] {
+        match std::fs::rename(suffixed(path, suffix), suffixed(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+/// Starts a new state from what pruned callbacks came to, which the journal at `journal` keeps, and
+/// sets its cursor behind them. One transaction.
+pub fn copy_base(state: &mut Connection, journal: &Path) -> rusqlite::Result<i64> {
+    let path = journal.to_string_lossy();
+    state.execute("ATTACH DATABASE ?1 AS journal", [path.as_ref()])?;
+    let copied = copy_attached(state);
+    state.execute_batch("DETACH DATABASE journal")?;
+    copied
+}
+
+fn copy_attached(state: &mut Connection) -> rusqlite::Result<i64> {
+    let transaction = state.transaction()?;
+    let (journal_id, seq): (String, i64) = transaction.query_row(
+        "SELECT journal_id, pruned_through FROM journal.identity",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    carry_over(&transaction, "journal", "main")?;
+    set_cursor(&transaction, &journal_id, seq)?;
+    transaction.commit()?;
+    Ok(seq)
+}
+
+/// Settles the whole journal into a new state file beside `path` and puts it in the place of the
+/// old one, which stays untouched until then. `progress` is told the position reached after each
+/// batch, and the last position there is. Nothing else may have the state open for writing.
+///
+/// # Errors
+/// Of SQLite or of the file system, in one sentence.
+pub fn rebuild(
+    path: &Path,
+    journal: &Path,
+    callbacks_max: usize,
+    mut progress: impl FnMut(i64, i64),
+) -> Result<i64, OpenError> {
+    let building = path.with_extension("db-rebuilding");
+    remove_database(&building);
+    let wrap = |error| OpenError::Sqlite { path: building.clone(), error };
+    let mut reader = Reader::open(journal)?;
+    let mut opened = try_open(&building)?;
+    let mut seq = copy_base(&mut opened.connection, journal).map_err(wrap)?;
+    let journal_id = reader.journal_id().map_err(wrap)?;
+    let dialects = reader.dialects().map_err(wrap)?;
+    let last = reader.last_seq().map_err(wrap)?;
+    while let Some(callbacks) =
+        Some(reader.after(seq, last, callbacks_max, super::worker::BATCH_BYTES_MAX).map_err(wrap)?)
+            .filter(|callbacks| !callbacks.is_empty())
+    {
+        seq = callbacks.last().map_or(seq, |callback| callback.seq);
+        let transaction = opened.connection.transaction().map_err(wrap)?;
+        super::settle(&transaction, callbacks, &dialects).map_err(wrap)?;
+        set_cursor(&transaction, &journal_id, seq).map_err(wrap)?;
+        transaction.commit().map_err(wrap)?;
+        sqlite::checkpoint::run(&opened.connection, sqlite::checkpoint::Mode::Passive)
+            .map_err(wrap)?;
+        progress(seq, last);
+    }
+    opened.connection.close().map_err(|(_, error)| wrap(error))?;
+    remove_wal(path);
+    std::fs::rename(&building, path)
+        .map_err(|error| wrap(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
+    Ok(seq)
+}
+
+fn remove_database(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    remove_wal(path);
+}
+
+fn remove_wal(path: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let _ = std::fs::remove_file(PathBuf::from(name));
+    }
+}

@@ -1,0 +1,182 @@
+//! The thread that writes the state, as others see it: started, waited for, asked, stopped.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use super::batch::Tally;
+use super::open::Opened;
+use super::worker::Worker;
+use crate::clock::{Clock, Timestamp};
+use crate::journal::Progress;
+use crate::journal::reader::Reader;
+use crate::sqlite::OpenError;
+
+/// What settling needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The state file.
+    pub path: PathBuf,
+    /// The journal's file.
+    pub journal: PathBuf,
+    /// Callbacks in one transaction.
+    pub callbacks_max: usize,
+    /// For the names of files set aside.
+    pub clock: Clock,
+}
+
+/// What one transaction of settling was like.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the batch came to.
+    pub tally: Tally,
+    /// Callbacks in it.
+    pub callbacks: usize,
+    /// How long it took, from the first read to the end of the commit.
+    pub took: Duration,
+}
+
+/// Told of every batch, on the settling thread.
+pub type Observer = Box<dyn Fn(&Report) + Send>;
+
+/// How far settling has got, for those who wait for it.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    seq: watch::Receiver<i64>,
+    pub(super) oldest_owed: Arc<AtomicI64>,
+    pub(super) is_failing: Arc<AtomicBool>,
+}
+
+impl Settled {
+    /// Everything up to and including this position is settled.
+    pub fn seq(&self) -> i64 {
+        *self.seq.borrow()
+    }
+
+    /// Waits until everything up to and including `seq` is settled; `false` if settling has ended
+    /// before that.
+    pub async fn reaches(&self, seq: i64) -> bool {
+        self.seq.clone().wait_for(|settled| *settled >= seq).await.is_ok()
+    }
+
+    /// When the callbacks now being settled arrived; `None` if none are.
+    pub fn owed_since(&self) -> Option<Timestamp> {
+        let micros = self.oldest_owed.load(Ordering::Relaxed);
+        (micros != i64::MAX).then(|| Timestamp::from_unix_micros(micros))
+    }
+
+    /// Whether the state file could not be written when last tried.
+    pub fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
+    }
+}
+
+/// The settling thread; stop it with [`Settler::stop`].
+#[derive(Debug)]
+pub struct Settler {
+    thread: JoinHandle<()>,
+    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+}
+
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+#[derive(Default)]
+pub(super) struct Shared {
+    pub stop: AtomicBool,
+    pub work: Mutex<Vec<Work>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}
+
+impl Settler {
+    /// Settles what is committed, if that is done by `deadline`, and ends the thread. What is left
+    /// is settled at the next start.
+    pub fn stop(self, deadline: Instant) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.progress.nudge();
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.thread.is_finished() {
+            let _ = self.thread.join();
+        }
+    }
+
+    /// A handle to run work on the settling thread between two batches: the one way to change the
+    /// file other than by settling.
+    pub fn on_thread(&self) -> OnThread {
+        OnThread { shared: Arc::clone(&self.shared), progress: Arc::clone(&self.progress) }
+    }
+}
+
+/// Runs work on the settling thread.
+#[derive(Clone, Debug)]
+pub struct OnThread {
+    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+}
+
+impl OnThread {
+    /// Runs `work` between two batches and returns what it returns; `None` if the thread has ended.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let work: Work = Box::new(move |connection| drop(tell.send(work(connection))));
+        self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        self.progress.nudge();
+        told.recv().ok()
+    }
+}
+
+/// Starts settling into `opened`, following `progress`.
+///
+/// # Errors
+/// If the journal cannot be read or the thread not be started.
+pub fn start(
+    options: Options,
+    opened: Opened,
+    progress: Arc<Progress>,
+    observer: Observer,
+) -> Result<(Settler, Settled), OpenError> {
+    let wrap = |error| OpenError::Sqlite { path: options.journal.clone(), error };
+    let reader = Reader::open(&options.journal)?;
+    let journal_id = reader.journal_id().map_err(wrap)?;
+    let (tell, told) = watch::channel(opened.seq);
+    let shared = Arc::new(Shared::default());
+    let settled = Settled {
+        seq: told,
+        oldest_owed: Arc::new(AtomicI64::new(i64::MAX)),
+        is_failing: Arc::default(),
+    };
+    let worker = Worker {
+        opened: Some(opened),
+        journal_id,
+        reader,
+        options,
+        progress: Arc::clone(&progress),
+        shared: Arc::clone(&shared),
+        settled: settled.clone(),
+        tell,
+        observer,
+    };
+    let thread = std::thread::Builder::new()
+        .name("settle".to_owned())
+        .spawn(move || worker.run())
+        .map_err(|error| OpenError::Sqlite {
+            path: PathBuf::from("settle"),
+            error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
+        })?;
+    Ok((Settler { thread, shared, progress }, settled))
+}

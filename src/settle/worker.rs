@@ -1,0 +1,152 @@
+//! The thread that writes the state, from the inside: read a batch, settle it, commit, go on.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::open::{Opened, copy_base, open_state, set_aside};
+use super::settler::{Observer, Options, Report, Settled, Shared};
+use crate::callback::Callback;
+use crate::journal::Progress;
+use crate::journal::reader::Reader;
+use crate::sqlite::Fault;
+use crate::state::tables::set_cursor;
+
+/// Bodies in one transaction, in bytes: bounds the memory of a batch.
+pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// How long to wait for news before looking anyway.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long to wait after an error of the state file.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How much the thread yields to those that answer callers, as a nice value.
+const NICE: i32 = 10;
+
+pub(super) struct Worker {
+    /// `None` after an error, until the file is opened again.
+    pub opened: Option<Opened>,
+    pub journal_id: String,
+    pub reader: Reader,
+    pub options: Options,
+    pub progress: Arc<Progress>,
+    pub shared: Arc<Shared>,
+    pub settled: Settled,
+    pub tell: watch::Sender<i64>,
+    pub observer: Observer,
+}
+
+impl Worker {
+    pub fn run(mut self) {
+        give_way();
+        loop {
+            self.run_work();
+            let seq = self.opened.as_ref().map_or(0, |opened| opened.seq);
+            let committed = self.progress.wait_beyond(seq, LOOK);
+            let stopping = self.shared.stop.load(Ordering::Acquire);
+            if committed > seq {
+                if let Err(error) = self.step(committed) {
+                    if stopping {
+                        break;
+                    }
+                    self.recover(&error);
+                }
+            } else if stopping {
+                break;
+            }
+        }
+    }
+
+    fn run_work(&mut self) {
+        let work =
+            std::mem::take(&mut *self.shared.work.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(opened) = &mut self.opened {
+            for work in work {
+                work(&mut opened.connection);
+            }
+        }
+    }
+
+    /// Settles one batch, from what is committed.
+    fn step(&mut self, committed: i64) -> rusqlite::Result<()> {
+        let started = Instant::now();
+        let seq = self.ready_state()?;
+        let callbacks =
+            self.reader.after(seq, committed, self.options.callbacks_max, BATCH_BYTES_MAX)?;
+        let oldest = callbacks.first().map(|callback| callback.received_at.unix_micros());
+        self.settled.oldest_owed.store(oldest.unwrap_or(i64::MAX), Ordering::Relaxed);
+        // Positions without a callback were pruned, or rolled back: there is nothing to settle.
+        let reached = callbacks.last().map_or(committed, |callback| callback.seq);
+        let count = callbacks.len();
+        let tally = self.commit(callbacks, reached)?;
+        if reached == committed {
+            self.settled.oldest_owed.store(i64::MAX, Ordering::Relaxed);
+        }
+        if self.settled.is_failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the state file can be written again");
+        }
+        (self.observer)(&Report { tally, callbacks: count, took: started.elapsed() });
+        self.tell.send_replace(reached);
+        Ok(())
+    }
+
+    /// Opens the state again after an error, and starts a new one from what pruned callbacks came
+    /// to. Returns how far it has settled.
+    fn ready_state(&mut self) -> rusqlite::Result<i64> {
+        if self.opened.is_none() {
+            let opened = open_state(&self.options.path, &self.options.clock)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+            self.opened = Some(opened);
+        }
+        let opened = self.opened.as_mut().expect("it was opened just now");
+        if opened.journal_id.is_none() {
+            opened.seq = copy_base(&mut opened.connection, &self.options.journal)?;
+            opened.journal_id = Some(self.journal_id.clone());
+        }
+        Ok(opened.seq)
+    }
+
+    fn commit(&mut self, callbacks: Vec<Callback>, reached: i64) -> rusqlite::Result<super::Tally> {
+        let dialects = self.reader.dialects()?;
+        let opened = self.opened.as_mut().expect("the state is open while settling");
+        let transaction = opened
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let tally = super::settle(&transaction, callbacks, &dialects)?;
+        set_cursor(&transaction, &self.journal_id, reached)?;
+        transaction.commit()?;
+        // Pair assertion: a cursor that went back would count callbacks twice.
+        assert!(reached >= opened.seq, "the cursor went from {} to {reached}", opened.seq);
+        opened.seq = reached;
+        Ok(tally)
+    }
+
+    /// After an error: a damaged file is set aside, anything else is tried again from the cursor.
+    fn recover(&mut self, error: &rusqlite::Error) {
+        self.opened = None;
+        if !self.settled.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "settling failed; it is tried again, receiving goes on");
+        }
+        if Fault::of(error) == Fault::Damaged {
+            match set_aside(&self.options.path, "damaged", &self.options.clock) {
+                Ok(aside) => tracing::warn!(
+                    set_aside = %aside.display(),
+                    "the state file is damaged; it is settled again from the journal"
+                ),
+                Err(error) => tracing::error!(%error, "the damaged state file cannot be set aside"),
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// On two cores settling would take the processor that answers callers need; while the other core
+/// is free this costs it nothing. Where the system does not allow it, it settles at full speed.
+fn give_way() {
+    let thread = rustix::thread::gettid();
+    let _ = rustix::process::setpriority_process(Some(thread), NICE);
+}

@@ -1,0 +1,122 @@
+//! Checkpoints away from the commit.
+//!
+//! A thread with a connection of its own looks twice a second whether the WAL was written, and if
+//! so moves it into the database; PASSIVE, so that neither the writer nor a reader waits. Only when
+//! the WAL file has grown past [`WAL_BYTES_LARGE`] does it TRUNCATE, which holds the writer up for
+//! the little that PASSIVE left over. A checkpoint that fails is tried again: it moves bytes that
+//! are already durable in the WAL.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::{Access, OpenError, Schema, open};
+
+const LOOK: Duration = Duration::from_millis(500);
+const WAL_BYTES_LARGE: u64 = 64 << 20;
+
+/// How much a checkpoint may hold others up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Not at all.
+    Passive,
+    /// Until the WAL is empty and its file cut to nothing.
+    Truncate,
+}
+
+/// The bytes in the WAL file beside `path`, whether moved already or not.
+pub fn wal_bytes(path: &Path) -> u64 {
+    std::fs::metadata(wal_path(path)).map_or(0, |metadata| metadata.len())
+}
+
+/// The WAL file beside `path`.
+pub fn wal_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    PathBuf::from(name)
+}
+
+/// Runs one checkpoint; `Ok(false)` means that somebody held it up.
+pub fn run(connection: &Connection, mode: Mode) -> rusqlite::Result<bool> {
+    let sql = match mode {
+        Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+        Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
+    };
+    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
+}
+
+/// The thread that checkpoints one file; stops, after a last checkpoint, when dropped.
+#[derive(Debug)]
+pub struct Checkpointer {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpointer {
+    /// Starts checkpointing `path`, which its writer has already created.
+    pub fn start(path: &Path, schema: &'static Schema) -> Result<Self, OpenError> {
+        let connection = open(path, schema, Access::Checkpoint)?;
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let thread = std::thread::Builder::new()
+            .name(format!("{}-checkpoint", schema.what))
+            .spawn({
+                let (stop, path) = (Arc::clone(&stop), path.to_owned());
+                move || work(&connection, &path, &stop)
+            })
+            .map_err(|error| OpenError::Sqlite {
+                path: path.to_owned(),
+                error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
+            })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(connection: &Connection, path: &Path, stop: &(Mutex<bool>, Condvar)) {
+    // Holding up the writer is bounded; what could not be moved now is moved next time.
+    let _ = connection.busy_timeout(Duration::from_millis(200));
+    let mut last = None;
+    let mut stopping = false;
+    while !stopping {
+        stopping = wait(stop, LOOK);
+        let Ok(wal) = std::fs::metadata(wal_path(path)) else { continue };
+        // The size alone does not tell: a WAL that was moved whole is written again from its start.
+        let written = (wal.len(), wal.modified().ok());
+        if wal.len() > 0 && last != Some(written) {
+            checkpoint(connection, wal.len());
+            last =
+                std::fs::metadata(wal_path(path)).ok().map(|wal| (wal.len(), wal.modified().ok()));
+        }
+    }
+}
+
+fn checkpoint(connection: &Connection, wal_bytes: u64) {
+    let mut result = run(connection, Mode::Passive);
+    if result.is_ok() && wal_bytes > WAL_BYTES_LARGE {
+        result = run(connection, Mode::Truncate);
+    }
+    if let Err(error) = result {
+        tracing::warn!(%error, "checkpoint failed; it will be tried again");
+    }
+}
+
+fn wait(stop: &(Mutex<bool>, Condvar), time: Duration) -> bool {
+    let guard = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (guard, _) = stop
+        .1
+        .wait_timeout_while(guard, time, |stopped| !*stopped)
+        .unwrap_or_else(PoisonError::into_inner);
+    *guard
+}

@@ -1,0 +1,17 @@
+//! The state file: what people read. Public tables, migrations, every SELECT.
+//!
+//! The names and columns of `notification`, `received_message`, `history` and `unrecognised` are a
+//! public interface, documented in the README and stable; they are views over tables of ours
+//! (`…_row`), so that ours can change. A look-up by id or reference through them uses an index.
+//!
+//! [`write`] turns what settling found into rows, [`read`] answers questions. Neither knows a
+//! provider or what a status means. The same tables stand in the journal file, where they hold
+//! what pruned callbacks came to.
+
+pub mod tables;
+
+pub mod write;
+
+pub mod read;
+
+pub(crate) use tables::state_tables;
