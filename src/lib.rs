@@ -2,6 +2,8 @@
 
 pub mod clock;
 
+pub mod receive;
+
 pub mod callback;
 
 pub mod journal;
