@@ -23,6 +23,8 @@ mod signature;
 
 pub mod ajo;
 
+mod feedback;
+
 /// More events than this in one callback are unrecognised. Part of the state file's format: the
 /// key of a notification holds the position of its first event in 14 bits.
 pub const CALLBACK_EVENTS_MAX: usize = 1 << 14;
