@@ -95,8 +95,8 @@ fn rank(status: &str) -> u8 {
         "pending" => 3,
         "temporary-failure" | "failed" => 5,
         "delivered" => 6,
-        "technical-failure" | "provider-failure" | "validation-failure" | "virus-scan-failed"
-        | "pii-check-failed" | "cancelled" => 7,
+        "technical-failure" | "provider-failure" | "validation-failure" | "validation-failed"
+        | "virus-scan-failed" | "pii-check-failed" | "cancelled" => 7,
         "permanent-failure" => 8,
         "returned-letter" => 9,
         _ => 4,
