@@ -5,3 +5,5 @@ pub mod tls;
 pub mod authenticate;
 
 mod jwt;
+
+pub mod refusal;
