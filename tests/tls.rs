@@ -227,6 +227,27 @@ mod renewal {
     }
 
     #[test]
+    fn the_end_of_the_certificate_in_force_is_told() {
+        let until = |year| {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, 2, 3);
+            Identity { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+        };
+        let (old, new) = (until(2027), until(2028));
+        let files = Files::holding(&old);
+        let mut reloader = open(&files);
+        let end = |text: &str| Some(text.parse().unwrap());
+        assert_eq!(reloader.not_after(), end("2027-02-03T00:00:00Z"));
+        files.write_cert(&new.cert);
+        assert!(matches!(reloader.refresh(), Refreshed::Failed(_)));
+        assert_eq!(reloader.not_after(), end("2027-02-03T00:00:00Z"));
+        files.write_key(&new.key);
+        assert_eq!(reloader.refresh(), Refreshed::Reloaded);
+        assert_eq!(reloader.not_after(), end("2028-02-03T00:00:00Z"));
+    }
+
+    #[test]
     fn each_distinct_problem_is_reported_once_and_again_after_it_was_solved() {
         let identity = server();
         let files = Files::holding(&identity);

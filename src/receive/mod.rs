@@ -2,6 +2,8 @@
 
 pub mod tls;
 
+mod not_after;
+
 pub mod authenticate;
 
 mod jwt;

@@ -30,7 +30,9 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 
+use crate::clock::Timestamp;
 use crate::config::settings::Tls;
+use crate::receive::not_after::not_after;
 
 /// No certificate bundle is longer; a path that names something else must not fill the memory.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -122,6 +124,8 @@ pub fn load(tls: &Tls) -> Result<Arc<ServerConfig>, TlsProblem> {
 pub struct Reloader {
     tls: Tls,
     current: Arc<ServerConfig>,
+    /// The end of `current`'s own certificate.
+    not_after: Option<Timestamp>,
     /// Digest of the files that `current` was made from.
     loaded: [u8; 32],
     /// What the last refresh reported, until a refresh succeeds.
@@ -147,12 +151,19 @@ impl Reloader {
     pub fn open(tls: Tls) -> Result<Self, TlsProblem> {
         let contents = Contents::read(&tls)?;
         let current = contents.build(&tls)?;
-        Ok(Self { tls, current, loaded: contents.digest(), problem: None })
+        let (not_after, loaded) = (contents.not_after(), contents.digest());
+        Ok(Self { tls, current, not_after, loaded, problem: None })
     }
 
     /// The settings for the next connection.
     pub fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current)
+    }
+
+    /// The last moment of the server's own certificate in force, if it can be read: after it no
+    /// sender gets through, and none can tell us.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.not_after
     }
 
     /// Reads the files again. Whatever happens, [`Reloader::current`] can be used afterwards.
@@ -177,6 +188,7 @@ impl Reloader {
             return Ok(Refreshed::Unchanged);
         }
         self.current = contents.build(&self.tls)?;
+        self.not_after = contents.not_after();
         self.loaded = digest;
         Ok(Refreshed::Reloaded)
     }
@@ -208,6 +220,10 @@ impl Contents {
             whole.update(Sha256::digest(file.map_or(&[][..], Vec::as_slice)));
         }
         whole.finalize().into()
+    }
+
+    fn not_after(&self) -> Option<Timestamp> {
+        not_after(certificates(&self.cert).ok()?.first()?)
     }
 
     fn build(&self, tls: &Tls) -> Result<Arc<ServerConfig>, TlsProblem> {
