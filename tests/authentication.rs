@@ -12,7 +12,8 @@ use receiptd::config::settings::{
     Credentials, HeaderSecret, Jwt, JwtAlgorithm, JwtKey, Secret, Token,
 };
 use receiptd::provider::Provider;
-use receiptd::receive::authenticate::{Doorkeeper, Granted, Reason, SIGNATURE_HEADER, Verdict};
+use receiptd::receive::authenticate::{Doorkeeper, Granted, SIGNATURE_HEADER, Verdict};
+use receiptd::receive::refusal::Reason;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -182,6 +183,7 @@ mod bearer {
             for (head, expected) in [
                 (HeaderMap::new(), plain),
                 (authorization("Basic abc"), plain),
+                (head(&[("authorization", b"Bearer a"), ("authorization", b"Bearer b")]), plain),
                 (head(&[("x-secret", b"wrong")]), plain),
                 (authorization("Bearer"), invalid),
                 (authorization("Bearer wrong"), invalid),

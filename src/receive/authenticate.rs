@@ -9,9 +9,7 @@
 //! - **Bytes, not text.** The senders allow any ten or more characters in a token: latin-1, spaces
 //!   inside. Only spaces between the scheme and the token, and white space at the end of the field,
 //!   which is not part of a field's value in HTTP, are dropped. Query strings are never looked at.
-//! - **What the caller is told depends on the request, never on the configuration**: a challenge
-//!   says `invalid_token` exactly when a bearer was shown, whatever was wrong with it. [`Reason`]
-//!   and the label of a token are for our own logs and metrics.
+//! - **What the caller is told depends on the request, never on the configuration** (`refusal`).
 //! - **A refusal costs one short digest and no allocation**, and nothing is logged here: a flood of
 //!   wrong tokens does not slow a right one. Only a source that configured JWTs decodes more, and
 //!   only of a token that has the shape of one.
@@ -30,6 +28,7 @@ use crate::clock::Timestamp;
 use crate::config::settings::{Credentials, HeaderSecret, Secret, Token};
 use crate::provider::Provider;
 use crate::receive::jwt;
+use crate::receive::refusal::{Reason, Refusal};
 
 /// The header in which VA Notify signs the body of a notification-level callback.
 pub const SIGNATURE_HEADER: &str = "x-enp-signature";
@@ -38,13 +37,6 @@ pub const SIGNATURE_HEADER: &str = "x-enp-signature";
 /// is probed (`wire/notify.md` section 2). It stands in public source code, so it proves nothing
 /// and never grants, even if someone configures its digest.
 const PROBE_BEARER: &[u8] = b"bearer_token_set";
-
-/// A plain challenge: no bearer was shown.
-const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="receiptd""#);
-
-/// The challenge of whoever showed a bearer that does not grant (RFC 6750 section 3.1).
-const CHALLENGE_INVALID: HeaderValue =
-    HeaderValue::from_static(r#"Bearer realm="receiptd", error="invalid_token""#);
 
 /// Judges the callers of one source.
 #[derive(Clone, Debug)]
@@ -99,57 +91,6 @@ pub struct SignatureOwed<'a> {
     pub signature: &'a str,
     /// The answer if it does not agree.
     otherwise: Refusal<'a>,
-}
-
-/// A caller that is not the source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal<'a> {
-    /// Why; for logs and metrics, never for the caller.
-    pub reason: Reason,
-    /// The label of the expired token that was shown, if the reason is [`Reason::Expired`].
-    pub label: Option<&'a str>,
-    bearer_shown: bool,
-}
-
-/// Why a caller was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
-    /// Nothing that this source accepts was shown.
-    Missing,
-    /// `Authorization` with a scheme other than `Bearer`.
-    Scheme,
-    /// `Authorization: Bearer` without a token.
-    Malformed,
-    /// More than one `Authorization`.
-    Repeated,
-    /// A bearer that nobody configured.
-    Wrong,
-    /// A configured token after its last day.
-    Expired,
-    /// The public placeholder of a set-up form, with something other than its probe.
-    Probe,
-    /// The configured header holds another value, or stands there more than once.
-    Header,
-    /// The signature does not agree with the body, is not text, or stands there more than once.
-    Signature,
-    /// Three parts, but not those of a JSON Web Token.
-    JwtMalformed,
-    /// Signed, or not signed, in another way than the source pins.
-    JwtAlgorithm,
-    /// No key of the source has the id that it names.
-    JwtKey,
-    /// None of the keys made this signature.
-    JwtSignature,
-    /// A claim is missing or of the wrong type.
-    JwtClaims,
-    /// Too old.
-    JwtExpired,
-    /// Not valid yet.
-    JwtEarly,
-    /// Made by another issuer.
-    JwtIssuer,
-    /// Meant for another audience.
-    JwtAudience,
 }
 
 impl Doorkeeper {
@@ -263,69 +204,6 @@ impl<'a> SignatureOwed<'a> {
     /// The verdict, once it is known whether the signature agrees with the body.
     pub fn decide(self, agrees: bool) -> Result<Granted<'a>, Refusal<'a>> {
         if agrees { Ok(Granted::Signature) } else { Err(self.otherwise) }
-    }
-}
-
-impl Refusal<'_> {
-    /// The value of `WWW-Authenticate`. It depends only on whether a bearer was shown.
-    pub fn challenge(&self) -> HeaderValue {
-        if self.bearer_shown { CHALLENGE_INVALID } else { CHALLENGE }
-    }
-
-    /// This refusal, or one for `reason` if nothing that could have granted was shown so far.
-    fn or(self, reason: Reason) -> Self {
-        match self.reason {
-            Reason::Missing | Reason::Scheme => Self { reason, ..self },
-            _ => self,
-        }
-    }
-}
-
-impl Reason {
-    /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 18] = [
-        Self::Missing,
-        Self::Scheme,
-        Self::Malformed,
-        Self::Repeated,
-        Self::Wrong,
-        Self::Expired,
-        Self::Probe,
-        Self::Header,
-        Self::Signature,
-        Self::JwtMalformed,
-        Self::JwtAlgorithm,
-        Self::JwtKey,
-        Self::JwtSignature,
-        Self::JwtClaims,
-        Self::JwtExpired,
-        Self::JwtEarly,
-        Self::JwtIssuer,
-        Self::JwtAudience,
-    ];
-
-    /// The word in logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Scheme => "scheme",
-            Self::Malformed => "malformed",
-            Self::Repeated => "repeated",
-            Self::Wrong => "wrong",
-            Self::Expired => "expired",
-            Self::Probe => "probe",
-            Self::Header => "header",
-            Self::Signature => "signature",
-            Self::JwtMalformed => "jwt-malformed",
-            Self::JwtAlgorithm => "jwt-algorithm",
-            Self::JwtKey => "jwt-key",
-            Self::JwtSignature => "jwt-signature",
-            Self::JwtClaims => "jwt-claims",
-            Self::JwtExpired => "jwt-expired",
-            Self::JwtEarly => "jwt-early",
-            Self::JwtIssuer => "jwt-issuer",
-            Self::JwtAudience => "jwt-audience",
-        }
     }
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::clock::Timestamp;
 use crate::config::settings::{Jwt, JwtAlgorithm, JwtKey};
-use crate::receive::authenticate::Reason;
+use crate::receive::refusal::Reason;
 
 /// Longer tokens are not decoded. The head of a request is bounded at this size by default, so
 /// only an operator who raised that bound ever meets this one.
