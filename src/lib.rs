@@ -16,6 +16,8 @@ pub mod state;
 
 pub mod sqlite;
 
+pub mod lock;
+
 pub mod config;
 
 pub mod cli;
