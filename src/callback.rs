@@ -140,7 +140,7 @@ pub struct Report {
     pub identity: Identity,
     /// The status it tells; `None` for facts that move no status.
     pub standing: Option<Standing>,
-    /// When the recipient complained, if that is what it tells.
+    /// When the recipient complained, if that is what it tells and the sender dates it.
     pub complained_at: Option<Timestamp>,
 }
 

@@ -28,12 +28,15 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What one report says by itself. `received_at` is used for a returned letter only.
+    /// What one report says by itself. `received_at` stands in for what a sender does not tell: when
+    /// a letter came back, and, if its date is missing or unreadable, when a recipient complained. A
+    /// complaint thus always marks its notification.
     pub fn of(report: Report, received_at: Timestamp) -> Self {
         Self {
             standing: report.standing,
             identity: report.identity,
-            complained_at: report.complained_at,
+            complained_at: (report.kind == Kind::Complaint)
+                .then(|| report.complained_at.unwrap_or(received_at)),
             returned_at: (report.kind == Kind::ReturnedLetter).then_some(received_at),
         }
     }

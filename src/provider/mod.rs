@@ -5,9 +5,9 @@
 //! types. Only what is interpreted is decoded; the rest stays borrowed raw text, so what we do not
 //! read can do no harm. A reason names keys and shapes, never values: it may be logged.
 //!
-//! One parser serves the Notify family ([`notify`]); the provider names the platform where it
-//! differs. Adobe Journey Optimizer has its own ([`ajo`]). A further sender is one file here, one
-//! arm in [`read`], one fixture folder.
+//! One parser serves the Notify family ([`notify`]): its platforms differ in their keys, and a
+//! receipt is read by its keys alone. Adobe Journey Optimizer has its own ([`ajo`]). A further
+//! sender is one file here, one arm in [`read`], one fixture folder.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,11 @@ mod json;
 
 pub mod notify;
 
+mod signature;
+
 pub mod ajo;
+
+mod feedback;
 
 /// More events than this in one callback are unrecognised. Part of the state file's format: the
 /// key of a notification holds the position of its first event in 14 bits.
@@ -130,7 +134,7 @@ impl Reading {
 pub fn read(dialect: &Dialect, body: &[u8]) -> Reading {
     match dialect.provider {
         Provider::Ajo => ajo::read(dialect, body),
-        platform => notify::read(platform, body),
+        _ => notify::read(body),
     }
 }
 
