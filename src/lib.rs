@@ -18,6 +18,8 @@ pub mod state;
 
 pub mod sqlite;
 
+pub mod lock;
+
 pub mod config;
 
 pub mod cli;
