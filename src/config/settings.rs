@@ -46,6 +46,13 @@ pub struct Store {
     pub network_file_system: bool,
 }
 
+impl Store {
+    /// The journal beside the state.
+    pub fn journal_path(&self) -> PathBuf {
+        crate::journal::path_beside(&self.path)
+    }
+}
+
 /// A configured caller.
 #[derive(Clone, Debug)]
 pub struct Source {

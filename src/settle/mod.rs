@@ -12,9 +12,10 @@
 
 mod batch;
 mod open;
+pub mod prune;
 mod settler;
 mod worker;
 
 pub use batch::{Tally, settle};
-pub use open::{Opened, copy_base, open_state, rebuild, set_aside};
+pub use open::{Opened, copy_base, open_beside, open_state, rebuild, set_aside};
 pub use settler::{Observer, OnThread, Options, Report, Settled, Settler, start};
