@@ -10,32 +10,41 @@
 mod support;
 
 use std::error::Error;
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use clap::Parser;
 use support::options::{Options, Section};
-use support::report::{Report, median, ms};
+use support::report::Report;
 use support::server::{BARE_ROLE, Bench, STAND_IN_ROLE};
-use support::{bare, burst, idle, stand_in, start, visible};
+use support::{bare, burst, idle, machine, stand_in, start, visible};
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+/// The exit code when there are no figures; 1 says that they are not good enough.
+const CANNOT_MEASURE: u8 = 2;
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some(BARE_ROLE) => bare::run()?,
-        Some(STAND_IN_ROLE) => stand_in::run(&arguments)?,
-        _ => return measure(&Options::parse()),
-    }
-    Ok(ExitCode::SUCCESS)
+    let done = match arguments.first().map(String::as_str) {
+        Some(BARE_ROLE) => bare::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Some(STAND_IN_ROLE) => {
+            stand_in::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        _ => measure(&Options::parse()),
+    };
+    done.unwrap_or_else(|error: Box<dyn Error>| {
+        eprintln!("error: {error}");
+        ExitCode::from(CANNOT_MEASURE)
+    })
 }
 
 fn measure(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    if !options.under_bench() {
+        // `cargo test --all-targets` runs this too, unoptimised; there is nothing to test.
+        println!("measures under `cargo bench` only, or with --bench");
+        return Ok(ExitCode::SUCCESS);
+    }
     let bench = Bench::new(options)?;
     let mut report = Report::default();
-    print_machine(&options.dir)?;
+    machine::print(&options.dir)?;
     if options.wants(Section::Start) {
         start::run(options, &bench, &mut report)?;
     }
@@ -51,24 +60,4 @@ fn measure(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     report.print();
     let failed = options.check && !report.is_good();
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// What the figures depend on: processors, and how long the disk takes to make something durable.
-fn print_machine(dir: &Path) -> io::Result<()> {
-    let processors = std::thread::available_parallelism()?;
-    let fsync = ms(fsync_time(dir)?);
-    println!("{processors} processors; fsync after 4 KiB in {}: {fsync} ms", dir.display());
-    Ok(())
-}
-
-fn fsync_time(dir: &Path) -> io::Result<Duration> {
-    std::fs::create_dir_all(dir)?;
-    let mut file: File = tempfile::tempfile_in(dir)?;
-    let times = (0..100).map(|_| {
-        let since = Instant::now();
-        file.write_all(&[0; 4096])?;
-        file.sync_data()?;
-        Ok(since.elapsed())
-    });
-    Ok(median(times.collect::<io::Result<Vec<_>>>()?).unwrap_or_default())
 }

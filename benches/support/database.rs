@@ -6,6 +6,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::load::Outcome;
 use super::receipt::{Id, SOURCE};
+use super::report::Report;
 use super::server::Server;
 
 /// What was acknowledged and what is there after settling.
@@ -34,6 +35,14 @@ impl Kept {
         let sent = self.acknowledged + self.uncertain;
         let possible = self.acknowledged..=sent;
         possible.contains(&self.callbacks) && possible.contains(&self.notifications)
+    }
+
+    /// Judges it, together with whether all was answered as it must be.
+    pub fn require(&self, when: &str, report: &mut Report) {
+        let uncertain = self.uncertain;
+        report.require(format!("not answered 204 {when}: {uncertain} (0)"), uncertain == 0);
+        let all = if self.all() { "yes" } else { "no" };
+        report.require(format!("all kept {when}: {all} (yes)"), self.all());
     }
 }
 

@@ -42,7 +42,8 @@ impl Histogram {
         self.max
     }
 
-    /// The latency that `per_mille` of a thousand did not exceed; zero when nothing was recorded.
+    /// The latency that `per_mille` of a thousand did not exceed. Where nothing was
+    /// recorded it is [`Duration::MAX`], so that nothing can be reached by not answering.
     pub fn quantile(&self, per_mille: u64) -> Duration {
         let wanted = (self.count * per_mille).div_ceil(1000);
         let mut seen = 0;
@@ -52,7 +53,7 @@ impl Histogram {
                 return Duration::from_nanos(highest_in(bucket)).min(self.max);
             }
         }
-        Duration::ZERO
+        Duration::MAX
     }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
+use super::database::Kept;
 use super::load::{self, Target};
 use super::options::Options;
 use super::receipt::Ids;
@@ -23,13 +24,16 @@ pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), 
     let target =
         Target { server: server.callbacks, connections: CONNECTIONS, reference: options.reference };
     let mut ids = Ids::new(options.seed);
-    load::closed_loop(target, &mut ids, Duration::ZERO, options.measured())?;
+    let outcome = load::closed_loop(target, &mut ids, Duration::ZERO, options.measured())?;
     let busy = server.memory()?;
     server.wait_until_settled()?;
     let settled = server.memory()?;
+    let kept = Kept::count(&server, &outcome)?;
     server.stop()?;
     print(idle, busy, settled);
+    println!("  {kept}");
     judge(idle, settled.peak, report);
+    kept.require("in the memory section", report);
     Ok(())
 }
 

@@ -284,7 +284,8 @@ impl Crew {
             if let Err(error) = went {
                 self.broken += 1;
                 if self.broken > BROKEN_MAX {
-                    return Err(error);
+                    let all = format!("{BROKEN_MAX} connections broke, the last: {error}");
+                    return Err(io::Error::other(all));
                 }
                 let in_flight = connection.reopen(self.server, self.poll.registry(), token)?;
                 handle(connection, Event::Broke { in_flight })?;

@@ -8,6 +8,8 @@ pub mod stand_in;
 
 pub mod server;
 
+pub mod machine;
+
 pub mod receipt;
 
 pub mod connection;

@@ -55,7 +55,7 @@ pub struct Options {
     #[arg(long)]
     pub stand_in: bool,
 
-    /// Exit with 1 if something required is not reached.
+    /// Exit with 1 if something required is not reached. Where nothing could be measured it is 2.
     #[arg(long)]
     pub check: bool,
 
@@ -81,6 +81,11 @@ impl Options {
     /// Whether that section is asked for.
     pub fn wants(&self, section: Section) -> bool {
         self.only.is_empty() || self.only.contains(&section)
+    }
+
+    /// Whether `cargo bench` started us.
+    pub fn under_bench(&self) -> bool {
+        self.bench
     }
 
     /// How long a run of the burst measures.

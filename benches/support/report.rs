@@ -49,8 +49,11 @@ impl Report {
     }
 }
 
-/// Milliseconds with what precision makes sense.
+/// Milliseconds with what precision makes sense; `none` for [`Duration::MAX`].
 pub fn ms(duration: Duration) -> String {
+    if duration == Duration::MAX {
+        return "none".to_owned();
+    }
     let value = duration.as_secs_f64() * 1000.0;
     if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }

@@ -30,6 +30,9 @@ const STOP_MAX: Duration = Duration::from_secs(12);
 /// How long settling what a run left behind may take.
 const SETTLE_MAX: Duration = Duration::from_secs(180);
 
+/// So much of a server's standard error is shown when something went wrong.
+const LAST_WORDS_BYTES: usize = 2_000;
+
 /// How to start either server.
 pub struct Bench {
     receiptd: PathBuf,
@@ -135,7 +138,7 @@ impl Server {
             }
         });
         wait.recv_timeout(START_MAX).map_err(|_| {
-            let said = fs::read_to_string(self.files.path().join("stderr")).unwrap_or_default();
+            let said = self.last_words();
             let exit = self.child.try_wait().ok().flatten();
             failed(&format!("no line `listening callbacks=…` from the server ({exit:?})\n{said}"))
         })
@@ -154,6 +157,17 @@ impl Server {
     /// The journal file.
     pub fn journal_file(&self) -> PathBuf {
         self.files.path().join("receiptd.callbacks.db")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The end of what it wrote to standard error, for a run that went wrong.
+    pub fn last_words(&self) -> String {
+        let said = fs::read(self.files.path().join("stderr")).unwrap_or_default();
+        String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_WORDS_BYTES)..]).into_owned()
     }
 
     /// Its memory now.
