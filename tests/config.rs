@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::Parser;
+use receiptd::cli;
 use receiptd::clock::Timestamp;
 use receiptd::config::settings::{JwtAlgorithm, LogFormat, Store};
 use receiptd::config::{self, Flags, Layers, Loaded, Origin, Problem, Problems};
@@ -77,6 +79,10 @@ impl Case {
         let problems = self.refused();
         assert_eq!(problems.iter().count(), 1, "{problems}");
         problems.iter().next().unwrap().clone()
+    }
+
+    fn file(&self) -> &str {
+        self.layers.file.as_ref().unwrap().to_str().unwrap()
     }
 }
 
@@ -861,4 +867,80 @@ fn a_secret_never_shows_in_what_was_loaded() {
         let bytes = format!("{:?}", CANARY.as_bytes());
         assert!(!debug.contains("canary") && !debug.contains(&bytes), "{debug}");
     }
+}
+
+// --- the commands ---------------------------------------------------------------------------
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: cli::config::Args,
+}
+
+/// Runs `receiptd config …`: its output, or the failure's code and text.
+fn run(args: &[&str], env: &[(&str, &str)]) -> Result<String, (u8, String)> {
+    let cli = Cli::try_parse_from([&["config"], args].concat()).unwrap();
+    let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let mut out = Vec::new();
+    let outcome = cli::config::run(&cli.args, env, now(), &mut out);
+    outcome.map_err(|failure| (failure.code, failure.to_string()))?;
+    Ok(String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn check_lists_everything_and_exits_with_78() {
+    let case = Case::new(MISTAKES);
+    let (code, text) = run(&["check", "--config", case.file()], &[]).unwrap_err();
+    assert_eq!(code, 78);
+    assert!(text.contains("18 problems") && text.contains("hint: `receiptd config default`"));
+}
+
+#[test]
+fn check_says_what_serve_would_do() {
+    let none = run(&["check"], &[]).unwrap();
+    assert!(none.contains("one called `default`"), "{none}");
+    let token = format!("old={HASH}");
+    let text = run(&["check", "--source", "a=ajo", "--token-sha256", &token], &[]).unwrap();
+    assert!(text.contains("a (ajo) posts to /callbacks/a"), "{text}");
+}
+
+#[test]
+fn check_prints_warnings() {
+    let case = Case::new(&(source("notify", "") + &old_token()));
+    let text = run(&["check", "--config", case.file()], &[]).unwrap();
+    assert!(text.contains("warning: source.a.token.old ("), "{text}");
+}
+
+#[test]
+fn show_prints_every_value_with_its_origin_and_no_secret() {
+    let case = Case::new(&source("va-notify", "signature = { secret_file = \"DIR/key\" }"));
+    let case = case.with("key", CANARY);
+    for format in ["text", "table", "json", "csv"] {
+        let args = ["show", "--config", case.file(), "--db", "x.db", "--format", format];
+        let text = run(&args, &[("RECEIPTD_LOG_LEVEL", "debug")]).unwrap();
+        for word in ["flag --db", "environment RECEIPTD_LOG_LEVEL", "default", "9f86d081…"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert!(!text.contains("canary") && !text.contains(HASH), "{text}");
+    }
+}
+
+#[test]
+fn show_as_json_keeps_types() {
+    let text = run(&["show", "--format", "json"], &[]).unwrap();
+    let values: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let body = values.iter().find(|value| value["key"] == "limits.body_bytes_max").unwrap();
+    assert_eq!((&body["value"], &body["origin"]), (&1_048_576.into(), &"default".into()));
+}
+
+#[test]
+fn what_show_prints_without_sources_is_a_configuration() {
+    let text = run(&["show"], &[]).unwrap();
+    assert_eq!(text.lines().count(), 21, "{text}");
+    Case::new(&text).loaded();
+}
+
+#[test]
+fn default_prints_the_embedded_file() {
+    assert_eq!(run(&["default"], &[]).unwrap(), config::DEFAULTS);
 }
