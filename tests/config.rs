@@ -324,6 +324,19 @@ fn the_list_is_numbered_names_lines_and_fits_80_columns() {
     }
 }
 
+#[test]
+fn a_file_cut_off_anywhere_is_answered_and_never_panics() {
+    let case = Case::new("");
+    let whole = MISTAKES.to_owned() + &source("ajo", "jwt = { algorithm = \"HS256\" }");
+    for end in 0..whole.len() {
+        fs::write(case.file(), &whole.as_bytes()[..end]).unwrap();
+        match case.load() {
+            Ok(loaded) => assert!(loaded.settings.sources.is_empty()),
+            Err(problems) => assert!(!problems.to_string().contains("canary")),
+        }
+    }
+}
+
 // --- single mistakes ------------------------------------------------------------------------
 
 #[test]

@@ -18,9 +18,9 @@
 //! than its first problem, and someone who sets up a receiver should not have to start it twelve
 //! times to find twelve mistakes.
 //!
-//! In reading order: [`document`] parses and merges, [`outside`] brings in environment and flags,
-//! [`check`] and [`source`] turn the document into settings by way of [`section`], which knows
-//! which keys were asked for.
+//! In reading order: `document` parses and merges, `outside` brings in environment and flags,
+//! `check` and `source` turn the document into settings by way of `section`, which knows which keys
+//! were asked for.
 
 use std::fmt;
 use std::path::PathBuf;
