@@ -16,8 +16,8 @@ pub struct ConfigFlags {
 
     /// Keep the state in this file; its name ends in .db
     ///
-    /// The journal stands beside it, with .db replaced by .callbacks.db. Overrides `path` in
-    /// [store].
+    /// The journal stands beside it, with .db replaced by .callbacks.db. Overrides store.path of
+    /// the configuration.
     #[arg(long, value_name = "FILE")]
     pub db: Option<String>,
 }
