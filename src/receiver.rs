@@ -210,6 +210,11 @@ impl Receiver {
         self.admin
     }
 
+    /// `https` if callbacks arrive over TLS, else `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.settings.tls.is_some() { "https" } else { "http" }
+    }
+
     /// The state file.
     pub fn state_path(&self) -> &Path {
         &self.settings.store.path

@@ -7,6 +7,17 @@
 //! 78 the configuration is wrong.
 
 use std::fmt;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::clock::Clock;
+
+pub mod config;
+
+pub mod flags;
+
+pub mod serve;
 
 /// Why a command failed, in words for the person at the terminal.
 #[derive(Debug)]
@@ -49,4 +60,37 @@ impl fmt::Display for Failure {
         write!(f, "{}", self.message)?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  hint: {hint}"))
     }
+}
+
+/// Receive, settle and keep the callbacks of the Notify family and Adobe Journey Optimizer.
+#[derive(Debug, clap::Parser)]
+#[command(name = "receiptd", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Config(config::Args),
+}
+
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let mut out = std::io::stdout().lock();
+    let result = match command {
+        Command::Serve(args) => serve::run(&args, &mut out),
+        Command::Config(args) => {
+            config::run(&args, crate::config::environment(), Clock::system().now(), &mut out)
+        }
+    };
+    result.unwrap_or_else(|failure| {
+        #[expect(clippy::print_stderr, reason = "the one place where a failure is printed")]
+        {
+            eprintln!("receiptd: {failure}");
+        }
+        ExitCode::from(failure.code)
+    })
 }

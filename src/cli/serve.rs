@@ -121,13 +121,15 @@ fn explain(error: StartError) -> Failure {
     let message = error.to_string();
     match error {
         StartError::Lock(_) => Failure::new(Failure::UNAVAILABLE, message),
-        StartError::Listen { .. } => Failure::new(Failure::UNAVAILABLE, message)
-            .hint("is another process listening there? choose another with --listen, --admin-listen"),
+        StartError::Listen { .. } => Failure::new(Failure::UNAVAILABLE, message).hint(
+            "is another process listening there? choose another with --listen, --admin-listen",
+        ),
         StartError::Tls(_) => Failure::new(Failure::CONFIG, message),
-        StartError::Open(_) | StartError::Journal(_) | StartError::Sqlite(_) | StartError::Io(_) => {
-            Failure::new(Failure::IO, message)
-                .hint("does the folder exist, and may this user write there?")
-        }
+        StartError::Open(_)
+        | StartError::Journal(_)
+        | StartError::Sqlite(_)
+        | StartError::Io(_) => Failure::new(Failure::IO, message)
+            .hint("does the folder exist, and may this user write there?"),
     }
 }
 
@@ -143,7 +145,8 @@ fn raise_file_limit(connections_max: usize) {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum });
     if raised < wanted {
         tracing::warn!(
-            limit = raised, wanted,
+            limit = raised,
+            wanted,
             "the limit on open files is below limits.connections_max; raise it (ulimit -n)"
         );
     }
