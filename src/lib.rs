@@ -25,6 +25,10 @@ pub mod api;
 
 pub mod receiver;
 
+pub mod embedded;
+
+pub mod client;
+
 pub mod lock;
 
 pub mod shutdown;

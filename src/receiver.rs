@@ -210,6 +210,11 @@ impl Receiver {
         self.admin
     }
 
+    /// The path that source posts to; `None` if there is no such source.
+    pub fn callback_path(&self, source: &str) -> Option<String> {
+        self.door.routes.path_of(source)
+    }
+
     /// `https` if callbacks arrive over TLS, else `http`.
     pub fn scheme(&self) -> &'static str {
         if self.settings.tls.is_some() { "https" } else { "http" }
@@ -225,10 +230,14 @@ impl Receiver {
         self.new_token.as_deref()
     }
 
+    /// The journal's position: grows with every callback that is kept.
+    pub fn committed(&self) -> i64 {
+        self.journal.progress().committed()
+    }
+
     /// Waits until everything acknowledged before this call is settled.
     pub async fn settled(&self) {
-        let committed = self.journal.progress().committed();
-        self.settled.reaches(committed).await;
+        self.settled.reaches(self.committed()).await;
     }
 
     /// Yields when an I/O error has stopped the journal: time to end, and be started anew.
