@@ -19,6 +19,8 @@ pub mod flags;
 
 pub mod serve;
 
+pub mod demo;
+
 /// Why a command failed, in words for the person at the terminal.
 #[derive(Debug)]
 pub struct Failure {
@@ -73,6 +75,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Demo(demo::Args),
     Config(config::Args),
 }
 
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
     let mut out = std::io::stdout().lock();
     let result = match command {
         Command::Serve(args) => serve::run(&args, &mut out),
+        Command::Demo(args) => demo::run(&args, &mut out),
         Command::Config(args) => {
             config::run(&args, crate::config::environment(), Clock::system().now(), &mut out)
         }
