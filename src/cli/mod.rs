@@ -19,6 +19,23 @@ pub mod flags;
 
 pub mod serve;
 
+pub mod db;
+pub mod output;
+pub mod pages;
+
+pub mod show;
+
+pub mod explain;
+mod verdict;
+
+pub mod list;
+pub mod messages;
+pub mod unrecognised;
+
+pub mod stats;
+
+pub mod token;
+
 /// Why a command failed, in words for the person at the terminal.
 #[derive(Debug)]
 pub struct Failure {
