@@ -18,6 +18,8 @@ pub mod sqlite;
 
 pub mod lock;
 
+pub mod replay;
+
 pub mod config;
 
 pub mod cli;

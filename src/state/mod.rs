@@ -14,4 +14,6 @@ pub mod write;
 
 pub mod read;
 
+pub mod export;
+
 pub(crate) use tables::state_tables;
