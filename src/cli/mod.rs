@@ -8,6 +8,10 @@
 
 use std::fmt;
 
+pub mod config;
+
+pub mod flags;
+
 /// Why a command failed, in words for the person at the terminal.
 #[derive(Debug)]
 pub struct Failure {

@@ -46,6 +46,14 @@ pub struct Store {
     pub network_file_system: bool,
 }
 
+impl Store {
+    /// The journal's file, which is the truth: beside the state file, `.db` replaced by
+    /// `.callbacks.db`.
+    pub fn journal_path(&self) -> PathBuf {
+        self.path.with_extension("callbacks.db")
+    }
+}
+
 /// A configured caller.
 #[derive(Clone, Debug)]
 pub struct Source {

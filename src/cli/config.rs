@@ -1,0 +1,168 @@
+//! `receiptd config`: is it right, what is in force, what could be set.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use comfy_table::{ContentArrangement, Table};
+
+use super::Failure;
+use super::flags::ServeFlags;
+use crate::clock::Timestamp;
+use crate::config::{self, Effective, Loaded};
+
+/// Check, show or start a configuration
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List everything that is wrong with the configuration, all at once
+    ///
+    /// Looks at what `receiptd serve` would use if it were started here with the same flags and
+    /// environment: files that settings name must be readable, keys must fit. Changes nothing.
+    /// Exits with 0 if `serve` would start, with 78 if not.
+    #[command(after_help = "Example:\n  receiptd config check --config /etc/receiptd.toml")]
+    Check(CheckArgs),
+
+    /// Print every setting in force and where its value came from
+    ///
+    /// Secrets are not printed; hashes are cut to their first digits. Exits with 78 if the
+    /// configuration is wrong, after listing all that is.
+    #[command(after_help = "Example:\n  RECEIPTD_LOG_LEVEL=debug receiptd config show")]
+    Show(ShowArgs),
+
+    /// Print the default configuration: every setting with its unit and its reason
+    ///
+    /// A file to start from. Only what you change needs to stay in yours.
+    #[command(after_help = "Example:\n  receiptd config default > receiptd.toml")]
+    Default,
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    flags: ServeFlags,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    flags: ServeFlags,
+
+    /// How to print them
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// How a list of settings is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// One setting a line, as in the file, its origin as a comment
+    Text,
+    /// Columns that fit the terminal
+    Table,
+    /// A JSON array of objects: key, value, origin
+    Json,
+    /// Comma-separated values with a heading
+    Csv,
+}
+
+/// Runs the command; `env` is [`config::environment`], `now` tells which tokens have expired.
+pub fn run(
+    args: &Args,
+    env: Vec<(String, String)>,
+    now: Timestamp,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    match &args.command {
+        Command::Check(args) => check(&load(&args.flags, env, now)?, out),
+        Command::Show(args) => show(&load(&args.flags, env, now)?.effective, args.format, out),
+        Command::Default => out.write_all(config::DEFAULTS.as_bytes()),
+    }
+    .map(|()| ExitCode::SUCCESS)
+    .map_err(|error| Failure::new(Failure::IO, format!("could not write the output: {error}")))
+}
+
+fn load(flags: &ServeFlags, env: Vec<(String, String)>, now: Timestamp) -> Result<Loaded, Failure> {
+    config::load(&flags.layers(env), now).map_err(|problems| {
+        Failure::new(Failure::CONFIG, problems.to_string())
+            .hint("`receiptd config default` prints every setting, explained")
+    })
+}
+
+fn check(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
+    for warning in &loaded.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    let settings = &loaded.settings;
+    if settings.sources.is_empty() {
+        writeln!(out, "the configuration is right; it names no source, so `receiptd serve` makes")?;
+        return writeln!(out, "one called `default` and prints its token once");
+    }
+    writeln!(out, "the configuration is right:")?;
+    for source in &settings.sources {
+        let (name, provider) = (&source.name, source.dialect.provider);
+        writeln!(out, "  {name} ({provider}) posts to {}", source.path)?;
+    }
+    Ok(())
+}
+
+fn show(effective: &[Effective], format: Format, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Text => text(effective, out),
+        Format::Table => writeln!(out, "{}", table(effective)),
+        Format::Json => json(effective, out),
+        Format::Csv => csv(effective, out),
+    }
+}
+
+fn text(effective: &[Effective], out: &mut dyn Write) -> io::Result<()> {
+    /// Where origins stand, if the settings leave room: the longest key of `[limits]` still does.
+    const ORIGIN_COLUMN: usize = 44;
+    for Effective { key, value, origin } in effective {
+        let setting = format!("{key} = {value}");
+        writeln!(out, "{setting:<ORIGIN_COLUMN$}  # {origin}")?;
+    }
+    Ok(())
+}
+
+fn table(effective: &[Effective]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    if let Some((width, _)) = terminal_size::terminal_size() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.0);
+    }
+    table.set_header(["key", "value", "from"]);
+    for Effective { key, value, origin } in effective {
+        table.add_row([key, &plain(value), &origin.to_string()]);
+    }
+    table
+}
+
+fn json(effective: &[Effective], out: &mut dyn Write) -> io::Result<()> {
+    let objects: Vec<_> = effective
+        .iter()
+        .map(|Effective { key, value, origin }| {
+            serde_json::json!({ "key": key, "value": value, "origin": origin.to_string() })
+        })
+        .collect();
+    serde_json::to_writer_pretty(&mut *out, &objects)?;
+    writeln!(out)
+}
+
+fn csv(effective: &[Effective], out: &mut dyn Write) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
+    writer.write_record(["key", "value", "origin"])?;
+    for Effective { key, value, origin } in effective {
+        writer.write_record([key, &plain(value), &origin.to_string()])?;
+    }
+    writer.flush()
+}
+
+/// Text without the quotes that TOML and JSON want around it.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
