@@ -20,6 +20,8 @@ pub mod config;
 
 pub mod client;
 
+pub mod replay;
+
 pub mod healthcheck;
 
 /// Why a command failed, in words for the person at the terminal.

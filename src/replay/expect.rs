@@ -21,6 +21,21 @@ pub struct Expected {
     keys: Map<String, Value>,
 }
 
+impl Expected {
+    /// That it is just like this one.
+    pub fn exactly(notification: &SettledNotification) -> Self {
+        Self { id: notification.id.clone(), keys: keys(notification) }
+    }
+}
+
+fn keys(notification: &SettledNotification) -> Map<String, Value> {
+    match serde_json::to_value(notification) {
+        Ok(Value::Object(keys)) => keys,
+        // A struct of texts and numbers always has a form as a JSON object.
+        other => unreachable!("a notification became {other:?}"),
+    }
+}
+
 /// A line that is no expectation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
@@ -122,8 +137,7 @@ fn compare(
     notification: &SettledNotification,
     differences: &mut Vec<Difference>,
 ) {
-    // A struct of texts and numbers always has a form as JSON.
-    let Ok(Value::Object(got)) = serde_json::to_value(notification) else { return };
+    let got = keys(notification);
     for key in KEYS {
         let Some(wanted) = expected.keys.get(key) else { continue };
         let got = got.get(key).unwrap_or(&Value::Null);

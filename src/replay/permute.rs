@@ -48,9 +48,9 @@ pub struct Conflict {
 ///
 /// # Errors
 /// Of SQLite only.
-pub fn permute(
+pub fn permute<'f>(
     offline: &mut Offline,
-    fixtures: &[Fixture],
+    fixtures: impl IntoIterator<Item = &'f Fixture>,
     seed: u64,
 ) -> Result<Verdict, ReplayError> {
     let callbacks = offline.callbacks(fixtures);
