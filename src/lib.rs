@@ -29,6 +29,8 @@ pub mod lock;
 
 pub mod shutdown;
 
+pub mod replay;
+
 pub mod config;
 
 pub mod telemetry;

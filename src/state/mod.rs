@@ -18,4 +18,6 @@ mod rows;
 
 pub mod read;
 
+pub mod export;
+
 pub(crate) use tables::state_tables;
