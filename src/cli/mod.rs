@@ -24,6 +24,14 @@ pub mod replay;
 
 pub mod healthcheck;
 
+mod progress;
+
+pub mod rebuild;
+
+pub mod check_db;
+
+pub mod backup;
+
 /// Why a command failed, in words for the person at the terminal.
 #[derive(Debug)]
 pub struct Failure {

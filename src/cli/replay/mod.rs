@@ -1,7 +1,7 @@
 //! `receiptd replay`: what do these callbacks come to?
 //!
 //! Offline into a database in memory ([`crate::replay`]), into the files of a database
-//! ([`files`]), or over HTTP as the senders would ([`post`]).
+//! (`files`), or over HTTP as the senders would (`post`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
