@@ -44,6 +44,12 @@ impl Timestamp {
         TimeZone::UTC.to_datetime(self.0).date()
     }
 
+    /// The last microsecond of that day in UTC; `None` only beyond year 9999.
+    pub fn end_of(date: Date) -> Option<Self> {
+        let end = date.at(23, 59, 59, 999_999_000);
+        TimeZone::UTC.to_timestamp(end).ok().map(Self)
+    }
+
     /// This instant moved by `seconds` (which may be negative), clamped to the range.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         Self::from_unix_micros(self.unix_micros().saturating_add(seconds.saturating_mul(1_000_000)))

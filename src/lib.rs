@@ -1,8 +1,13 @@
 //! receiptd: receive, settle, keep.
 
+pub use provider::Provider;
+pub use receiver::Receiver;
+
 pub mod clock;
 
 pub mod callback;
+
+pub mod receive;
 
 pub mod journal;
 
@@ -16,10 +21,18 @@ pub mod state;
 
 pub mod sqlite;
 
+pub mod api;
+
+pub mod receiver;
+
 pub mod lock;
+
+pub mod shutdown;
 
 pub mod replay;
 
 pub mod config;
+
+pub mod telemetry;
 
 pub mod cli;

@@ -28,9 +28,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What one report says by itself. `received_at` stands in for what a sender does not tell: when
-    /// a letter came back, and, if its date is missing or unreadable, when a recipient complained. A
-    /// complaint thus always marks its notification.
+    /// What one report says by itself. `received_at` stands in for what a sender does not tell:
+    /// when a letter came back and, if the date is missing or unreadable, when a recipient
+    /// complained. A complaint thus always marks its notification.
     pub fn of(report: Report, received_at: Timestamp) -> Self {
         Self {
             standing: report.standing,

@@ -67,7 +67,7 @@ impl Receiver {
             durability: Durability::Normal,
         };
         let path = journal::path_beside(db);
-        let (journal, writer, tell) = journal::start(&path, options, 0, Box::new(|_| {})).unwrap();
+        let (journal, writer, tell) = journal::start(&path, options, Box::new(|_| {})).unwrap();
         thread::spawn(move || block_on(tell));
         let clock = Clock::system();
         let opened = settle::open_state(db, &clock).unwrap();

@@ -7,8 +7,12 @@
 //! 78 the configuration is wrong.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
+use std::process::ExitCode;
 
+use clap::Parser as _;
+
+use crate::clock::Clock;
 use crate::lock::LockError;
 use crate::sqlite::OpenError;
 
@@ -22,15 +26,36 @@ pub mod client;
 
 pub mod replay;
 
-pub mod healthcheck;
+pub mod prune;
 
 mod progress;
+
+pub mod healthcheck;
 
 pub mod rebuild;
 
 pub mod check_db;
 
 pub mod backup;
+
+pub mod serve;
+
+pub mod db;
+pub mod output;
+pub mod pages;
+
+pub mod show;
+
+pub mod explain;
+mod verdict;
+
+pub mod list;
+pub mod messages;
+pub mod unrecognised;
+
+pub mod stats;
+
+pub mod token;
 
 /// Why a command failed, in words for the person at the terminal.
 #[derive(Debug)]
@@ -116,4 +141,68 @@ impl fmt::Display for Failure {
         write!(f, "{}", self.message)?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  hint: {hint}"))
     }
+}
+
+/// Receive, settle and keep the callbacks of the Notify family and Adobe Journey Optimizer.
+#[derive(Debug, clap::Parser)]
+#[command(name = "receiptd", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+#[command(disable_help_subcommand = true)]
+enum Command {
+    Serve(serve::Args),
+    Config(config::Args),
+    Token(token::Args),
+    Show(show::Args),
+    Explain(explain::Args),
+    List(list::Args),
+    Messages(messages::Args),
+    Unrecognised(unrecognised::Args),
+    Stats(stats::Args),
+    Replay(replay::Args),
+    Rebuild(rebuild::Args),
+    CheckDb(check_db::Args),
+    Backup(backup::Args),
+    Prune(prune::Args),
+    Healthcheck(healthcheck::Args),
+}
+
+impl Command {
+    fn run(&self, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+        let env = crate::config::environment();
+        match self {
+            Self::Serve(args) => serve::run(args, env, out),
+            Self::Config(args) => config::run(args, env, Clock::system().now(), out),
+            Self::Token(args) => token::run(args, out),
+            Self::Show(args) => show::run(args, out),
+            Self::Explain(args) => explain::run(args, out),
+            Self::List(args) => list::run(args, out),
+            Self::Messages(args) => messages::run(args, out),
+            Self::Unrecognised(args) => unrecognised::run(args, out),
+            Self::Stats(args) => stats::run(args, out),
+            Self::Replay(args) => replay::run(args, &env, out),
+            Self::Rebuild(args) => rebuild::run(args, &env, out),
+            Self::CheckDb(args) => check_db::run(args, &env, out),
+            Self::Backup(args) => backup::run(args, &env, out),
+            Self::Prune(args) => prune::run(args, &env, out),
+            Self::Healthcheck(args) => healthcheck::run(args, &env, out),
+        }
+    }
+}
+
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let result = command.run(&mut std::io::stdout().lock());
+    result.unwrap_or_else(|failure| {
+        #[expect(clippy::print_stderr, reason = "the one place where a failure is printed")]
+        {
+            eprintln!("receiptd: {failure}");
+        }
+        ExitCode::from(failure.code)
+    })
 }

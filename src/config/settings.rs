@@ -47,10 +47,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// The journal's file, which is the truth: beside the state file, `.db` replaced by
-    /// `.callbacks.db`.
+    /// The journal beside the state.
     pub fn journal_path(&self) -> PathBuf {
-        self.path.with_extension("callbacks.db")
+        crate::journal::path_beside(&self.path)
     }
 }
 

@@ -30,10 +30,11 @@ mod writer;
 
 pub mod reader;
 
-pub mod prune;
-
 pub use progress::Progress;
-pub use schema::{SCHEMA, SourceRow, lost_sources};
+pub use schema::{
+    SCHEMA, SourceRow, adopt, forget, journal_id, keep_credential, last_seq, lost_sources,
+    old_prefix, pruned_through,
+};
 pub use space::{free_bytes, reserve_path};
 pub use writer::{BatchReport, Observer, Options, Writer, start};
 

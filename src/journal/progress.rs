@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 /// The last committed position, and whether the journal still accepts.
 #[derive(Debug)]
 pub struct Progress {
     committed: AtomicI64,
-    latched: AtomicBool,
+    latched: watch::Sender<bool>,
     low_on_space: AtomicBool,
     closed: Mutex<bool>,
     moved: Condvar,
@@ -18,7 +20,7 @@ impl Progress {
     pub(super) fn starting_at(seq: i64) -> Self {
         Self {
             committed: AtomicI64::new(seq),
-            latched: AtomicBool::new(false),
+            latched: watch::Sender::new(false),
             low_on_space: AtomicBool::new(false),
             closed: Mutex::new(false),
             moved: Condvar::new(),
@@ -32,7 +34,13 @@ impl Progress {
 
     /// Whether an I/O error stopped the journal for good.
     pub fn is_latched(&self) -> bool {
-        self.latched.load(Ordering::Acquire)
+        *self.latched.borrow()
+    }
+
+    /// Yields when [`Progress::is_latched`].
+    pub async fn latched(&self) {
+        // The sender lives as long as `self`, so this cannot end early.
+        let _ = self.latched.subscribe().wait_for(|latched| *latched).await;
     }
 
     /// Whether callbacks are refused for lack of space.
@@ -69,7 +77,7 @@ impl Progress {
     }
 
     pub(super) fn latch(&self) {
-        self.latched.store(true, Ordering::Release);
+        self.latched.send_replace(true);
     }
 
     pub(super) fn set_low_on_space(&self, low: bool) -> bool {

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::clock::Timestamp;
 use crate::provider::{Dialect, Provider};
 use crate::sqlite::Schema;
 use crate::state;
@@ -87,6 +88,24 @@ impl SourceRow {
     }
 }
 
+/// The digest of the token that was made for `source`; `sha256` becomes it if there was none.
+pub fn keep_credential(
+    connection: &Connection,
+    source: &str,
+    sha256: [u8; 32],
+    now: Timestamp,
+) -> rusqlite::Result<[u8; 32]> {
+    connection.execute(
+        "INSERT OR IGNORE INTO credential VALUES (?1, 'generated', ?2, ?3)",
+        params![source, sha256, now.to_string()],
+    )?;
+    connection.query_row(
+        "SELECT sha256 FROM credential WHERE source = ?1 AND label = 'generated'",
+        [source],
+        |row| row.get(0),
+    )
+}
+
 /// Sources that have callbacks in the journal but are not remembered in it; there should be none.
 pub fn lost_sources(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection
@@ -98,19 +117,66 @@ pub fn lost_sources(connection: &Connection) -> rusqlite::Result<Vec<String>> {
 }
 
 /// Which journal this is.
-pub(super) fn journal_id(connection: &Connection) -> rusqlite::Result<String> {
+pub fn journal_id(connection: &Connection) -> rusqlite::Result<String> {
     connection.query_row("SELECT journal_id FROM identity", [], |row| row.get(0))
 }
 
 /// Callbacks up to and including this position were pruned.
-pub(super) fn pruned_through(connection: &Connection) -> rusqlite::Result<i64> {
+pub fn pruned_through(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT pruned_through FROM identity", [], |row| row.get(0))
 }
 
 /// The highest position ever given, whether its callback is still there or not.
-pub(super) fn last_seq(connection: &Connection) -> rusqlite::Result<i64> {
+pub fn last_seq(connection: &Connection) -> rusqlite::Result<i64> {
     connection
         .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'callback'", [], |row| row.get(0))
         .optional()
         .map(|seq| seq.unwrap_or(0))
+}
+
+/// The last position of the longest run from the start in which every callback arrived before
+/// `before`; at most `through`.
+pub fn old_prefix(
+    connection: &Connection,
+    before: Timestamp,
+    through: i64,
+) -> rusqlite::Result<i64> {
+    let first_kept: Option<i64> = connection
+        .query_row(
+            "SELECT seq FROM callback WHERE received_at >= ?1 ORDER BY seq LIMIT 1",
+            [before.to_string()],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(first_kept.map_or(through, |seq| through.min(seq - 1)))
+}
+
+/// Deletes the callbacks up to and including `through`, of which the tables of the state in this
+/// file now hold what they came to. Within the caller's transaction.
+pub fn forget(connection: &Connection, through: i64) -> rusqlite::Result<usize> {
+    let deleted =
+        connection.prepare_cached("DELETE FROM callback WHERE seq <= ?1")?.execute([through])?;
+    connection
+        .prepare_cached("UPDATE identity SET pruned_through = max(pruned_through, ?1)")?
+        .execute([through])?;
+    Ok(deleted)
+}
+
+/// Makes this journal the one that `state` (the schema name of an attached database) was settled
+/// from, up to `seq`: what that state knows is carried over, as if the callbacks behind it had been
+/// pruned, and no position up to `seq` is given again. Within the caller's transaction.
+pub fn adopt(
+    connection: &Connection,
+    state: &str,
+    journal_id: &str,
+    seq: i64,
+) -> rusqlite::Result<()> {
+    state::write::carry_over(connection, state, "main")?;
+    connection.execute(
+        "UPDATE identity SET journal_id = ?1, pruned_through = ?2",
+        params![journal_id, seq],
+    )?;
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'callback'", [])?;
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('callback', ?1)", [seq])?;
+    Ok(())
 }

@@ -66,19 +66,16 @@ impl Writer {
 /// Opens the journal at `path` and starts its writing thread. The future tells the callers and must
 /// be run on the runtime they wait on: one wake-up a commit, not one a callback.
 ///
-/// `seq_min`: positions at or below it are never given, for a state that has outlived its journal.
-///
 /// # Errors
 /// If the file cannot be opened, is not ours, or was written by a newer version.
 pub fn start(
     path: &Path,
     options: Options,
-    seq_min: i64,
     observer: Observer,
 ) -> Result<(Journal, Writer, impl Future<Output = ()> + Send + use<>), OpenError> {
     let connection = sqlite::open(path, &SCHEMA, Access::Write(options.durability))?;
     let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
-    let last = skip_to(&connection, seq_min).map_err(wrap)?;
+    let last = schema::last_seq(&connection).map_err(wrap)?;
     let queue = Arc::new(Queue::new(options.queue_callbacks_max, options.queue_bytes_max));
     let progress = Arc::new(Progress::starting_at(last));
     let (tell, told) = mpsc::unbounded_channel();
@@ -119,17 +116,6 @@ async fn tell_callers(mut told: mpsc::UnboundedReceiver<Told>) {
             let _ = caller.send(first.map(|first| first + offset));
         }
     }
-}
-
-fn skip_to(connection: &Connection, seq_min: i64) -> rusqlite::Result<i64> {
-    let last = schema::last_seq(connection)?;
-    if last >= seq_min {
-        return Ok(last);
-    }
-    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'callback'", [])?;
-    connection.execute("INSERT INTO sqlite_sequence VALUES ('callback', ?1)", [seq_min])?;
-    connection.execute("UPDATE identity SET pruned_through = ?1", [seq_min])?;
-    Ok(seq_min)
 }
 
 /// Ends the process if the writer panics: going on without it would refuse everything for ever,

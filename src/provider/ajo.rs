@@ -1,8 +1,9 @@
 //! Adobe Journey Optimizer: feedback on messages, one event or an array of them in a body.
 //!
 //! Adobe documents neither retries nor order nor batching, and an event has no clock. So order is
-//! taken from what an event can follow ([`feedback`](super::feedback)), never from when it came. No
-//! field names the message in every payload; [`message_id`] makes an id of those that together do.
+//! taken from what an event can follow (the module `feedback`), never from when it came. No field
+//! names the message in every payload; where `messageProfileID` is missing, the id is made of those
+//! that together do.
 //!
 //! Promises: the elements of an array stand or fall alone; no address becomes part of an id, of a
 //! reason or of `provider_response`; an event that moves no status is still a receipt.

@@ -1,7 +1,7 @@
 //! What an event of Adobe Journey Optimizer makes of a message: its status, and the place of that
 //! status among others.
 //!
-//! There is no clock to order events by, so the order is that in which they can happen ([`Stage`]);
+//! There is no clock to order events by, so the order is that in which they can happen ([`Stage`]):
 //! an error of an earlier attempt never hides a later `sent`, an asynchronous bounce of an e-mail
 //! beats `delivered`, a handset's receipt beats everything on a text message. Within a stage the
 //! more final word wins. Values this table does not know move no status.
@@ -140,7 +140,8 @@ fn bounce(by_email: bool, cause: &Cause) -> Option<&'static str> {
     }
 }
 
-/// How far a message must have come for an event to happen, by channel: later stages win.
+/// How far a message must have come for an event to happen: later stages win. A channel other than
+/// e-mail has the order of text messages, since only mail servers send a message back later.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 enum Stage {
@@ -149,7 +150,6 @@ enum Stage {
     Sent,
     Bounced,
     Delivered,
-    /// Only a mail server takes a message and sends it back later.
     BouncedLater,
 }
 

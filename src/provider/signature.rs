@@ -148,7 +148,11 @@ mod tests {
 
     const SECRET: &[u8] = b"test_generate_callback_signature";
     const SIGNATURE: &str = "18689cf9fb9c6a9dc1e0840245d48c666d97499d3894deb0e4cf3a5ba82f3d6e";
-    const BODY: &str = r#"{"notification_id": "342d2432-6a79-4e18-afef-8c254751969b", "reference": "some client reference", "to": "+16502532222", "status": "created", "created_at": "2024-10-01T00:00:00.000000Z", "updated_at": null, "sent_at": null, "notification_type": "sms", "provider": "pinpoint", "status_reason": null, "provider_payload": null}"#;
+    const BODY: &str = r#"{"notification_id": "342d2432-6a79-4e18-afef-8c254751969b",
+        "reference": "some client reference", "to": "+16502532222", "status": "created",
+        "created_at": "2024-10-01T00:00:00.000000Z", "updated_at": null, "sent_at": null,
+        "notification_type": "sms", "provider": "pinpoint", "status_reason": null,
+        "provider_payload": null}"#;
 
     fn message(body: &str) -> String {
         signed_message(body.as_bytes()).unwrap()

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::clock::Clock;
-use crate::journal::reader::Reader;
+use crate::journal::{self, reader::Reader};
 use crate::sqlite::{self, Access, Durability, OpenError};
 use crate::state::tables::{SCHEMA, cursor, set_cursor};
 use crate::state::write::carry_over;
@@ -54,6 +54,53 @@ fn try_open(path: &Path) -> Result<Opened, OpenError> {
     let connection = sqlite::open(path, &SCHEMA, Access::Write(Durability::Normal))?;
     let (journal_id, seq) = cursor(&connection).map_err(wrap)?;
     Ok(Opened { connection, journal_id, seq })
+}
+
+/// Opens the state at `path` and makes sure that it and the journal at `journal` belong together;
+/// both files exist afterwards. Nothing else may have either open for writing.
+///
+/// # Errors
+/// As [`open_state`], and of the journal's file.
+pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened, OpenError> {
+    let opened = open_state(path, clock)?;
+    let wrap = |error| OpenError::Sqlite { path: journal.to_owned(), error };
+    let mut writer = sqlite::open(journal, &journal::SCHEMA, Access::Write(Durability::Full))?;
+    let reader = |connection: &Connection| -> rusqlite::Result<(String, i64)> {
+        Ok((journal::journal_id(connection)?, journal::last_seq(connection)?))
+    };
+    let (id, last) = reader(&writer).map_err(wrap)?;
+    let Some(known_id) = opened.journal_id.clone() else { return Ok(opened) };
+    if known_id == id && opened.seq <= last {
+        return Ok(opened);
+    }
+    if known_id != id && last > 0 {
+        drop(opened);
+        let aside = set_aside(path, "of-another-journal", clock)
+            .map_err(|cause| wrap(rusqlite::Error::ToSqlConversionFailure(Box::new(cause))))?;
+        tracing::warn!(
+            set_aside = %aside.display(),
+            "the state file belongs to another journal; it is settled again from this one"
+        );
+        return open_state(path, clock);
+    }
+    tracing::warn!(
+        journal = %journal.display(), state_seq = opened.seq, journal_seq = last,
+        "the journal is missing callbacks that its state has settled; what the state knows is kept"
+    );
+    adopt_state(&mut writer, path, &known_id, opened.seq).map_err(wrap)?;
+    Ok(opened)
+}
+
+fn adopt_state(
+    journal: &mut Connection,
+    state: &Path,
+    journal_id: &str,
+    seq: i64,
+) -> rusqlite::Result<()> {
+    journal.execute("ATTACH DATABASE ?1 AS state", [state.to_string_lossy().as_ref()])?;
+    let transaction = journal.transaction()?;
+    journal::adopt(&transaction, "state", journal_id, seq)?;
+    transaction.commit()
 }
 
 /// Renames the file at `path`, and its WAL, to a name that says why and when.

@@ -59,8 +59,8 @@ async fn append_and_settle(
 ) -> Result<(i64, i64), Failure> {
     let clock = Clock::system();
     let path = journal::path_beside(db);
-    let opened = settle::open_state(db, &clock)?;
-    let (journal, writer, tell) = journal::start(&path, bounds(), opened.seq, Box::new(|_| {}))?;
+    let opened = settle::open_beside(db, &path, &clock)?;
+    let (journal, writer, tell) = journal::start(&path, bounds(), Box::new(|_| {}))?;
     tokio::spawn(tell);
     let options = settle::Options {
         path: db.to_owned(),

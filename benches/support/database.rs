@@ -1,0 +1,89 @@
+//! What the servers kept, read from their files as any app beside them may.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::load::Outcome;
+use super::receipt::{Id, SOURCE};
+use super::report::Report;
+use super::server::Server;
+
+/// What was acknowledged and what is there after settling.
+#[derive(Clone, Copy)]
+pub struct Kept {
+    acknowledged: u64,
+    uncertain: u64,
+    callbacks: u64,
+    notifications: u64,
+}
+
+impl Kept {
+    /// Counts both files of a server that has settled.
+    pub fn count(server: &Server, outcome: &Outcome) -> rusqlite::Result<Self> {
+        Ok(Self {
+            acknowledged: outcome.acknowledged,
+            uncertain: outcome.uncertain(),
+            callbacks: count(&server.journal_file(), "callback")?,
+            notifications: notifications(server)?,
+        })
+    }
+
+    /// Whether every acknowledged callback is in the journal and, since all ids differ, a
+    /// notification in the state; and none is there that was not sent.
+    pub fn all(&self) -> bool {
+        let sent = self.acknowledged + self.uncertain;
+        let possible = self.acknowledged..=sent;
+        possible.contains(&self.callbacks) && possible.contains(&self.notifications)
+    }
+
+    /// Judges it, together with whether all was answered as it must be.
+    pub fn require(&self, when: &str, report: &mut Report) {
+        let uncertain = self.uncertain;
+        report.require(format!("not answered 204 {when}: {uncertain} (0)"), uncertain == 0);
+        let all = if self.all() { "yes" } else { "no" };
+        report.require(format!("all kept {when}: {all} (yes)"), self.all());
+    }
+}
+
+impl std::fmt::Display for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { acknowledged, uncertain, callbacks, notifications } = self;
+        write!(f, "{acknowledged} acknowledged (and {uncertain} uncertain), ")?;
+        write!(f, "{callbacks} in the journal, {notifications} in the state")
+    }
+}
+
+/// How many notifications are settled at this moment.
+pub fn notifications(server: &Server) -> rusqlite::Result<u64> {
+    count(&server.state_file(), "notification")
+}
+
+/// The state file, for looking up single notifications.
+pub struct State(Connection);
+
+impl State {
+    /// Opens it for reading.
+    pub fn open(file: &Path) -> rusqlite::Result<Self> {
+        open(file).map(Self)
+    }
+
+    /// Whether a notification of the bench's source is settled.
+    pub fn shows(&self, id: Id) -> rusqlite::Result<bool> {
+        let mut query =
+            self.0.prepare_cached("SELECT 1 FROM notification WHERE id = ?1 AND source = ?2")?;
+        let row = query.query_row((id.as_str(), SOURCE), |_| Ok(())).optional()?;
+        Ok(row.is_some())
+    }
+}
+
+fn open(file: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(file, flags)
+}
+
+fn count(file: &Path, table: &str) -> rusqlite::Result<u64> {
+    let count: i64 =
+        open(file)?.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}

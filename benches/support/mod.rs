@@ -1,0 +1,31 @@
+//! The parts of the ingest measurement, in the order a measurement meets them.
+
+pub mod options;
+
+pub mod bare;
+
+pub mod stand_in;
+
+pub mod server;
+
+pub mod machine;
+
+pub mod receipt;
+
+pub mod connection;
+
+pub mod load;
+
+pub mod histogram;
+
+pub mod database;
+
+pub mod burst;
+
+pub mod visible;
+
+pub mod idle;
+
+pub mod start;
+
+pub mod report;

@@ -1,0 +1,173 @@
+//! What someone who can read the receiver's control file may ask of it: to prune.
+//!
+//! A running receiver holds the only writing connections of its files, so `receiptd prune` asks it
+//! to do the work. The key to ask with is made anew at each start and stands, with the address, in
+//! a file beside the state that only the receiver's own user can read.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use subtle::ConstantTimeEq as _;
+
+use super::{Answer, text};
+use crate::clock::Timestamp;
+use crate::journal::Journal;
+use crate::settle::prune::{Hands, Order, PruneError, Work, prune};
+use crate::settle::{OnThread, Settled};
+
+/// Where to ask. Query: `before=<RFC 3339>` and optionally `&bodies_only`.
+pub const PRUNE_PATH: &str = "/control/prune";
+
+/// The key, and the hands to work with.
+pub struct Control {
+    /// Hexadecimal, as it stands in the control file.
+    pub key: String,
+    /// The journal's writing thread.
+    pub journal: Journal,
+    /// The settling thread.
+    pub state: OnThread,
+    /// The journal's file and the state's.
+    pub files: [PathBuf; 2],
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+struct LiveHands {
+    journal: Journal,
+    state: OnThread,
+}
+
+impl Hands for LiveHands {
+    fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
+        match self.journal.on_writer(work) {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(PruneError::Stopped),
+        }
+    }
+
+    fn on_state(&mut self, work: Work) -> Result<i64, PruneError> {
+        Ok(self.state.run(work).ok_or(PruneError::Stopped)??)
+    }
+}
+
+impl Control {
+    /// Answers a request for [`PRUNE_PATH`].
+    pub(super) async fn serve(&self, request: Request<Incoming>, settled: &Settled) -> Answer {
+        if request.method() != Method::POST {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+        }
+        if !self.is_key(request.headers().get(AUTHORIZATION)) {
+            return text(StatusCode::UNAUTHORIZED, "the key stands in the control file\n");
+        }
+        let Some(order) = request.uri().query().and_then(parse_order) else {
+            return text(StatusCode::BAD_REQUEST, "expected before=<RFC 3339>[&bodies_only]\n");
+        };
+        // What is acknowledged but not settled yet is never pruned; give it a moment.
+        let committed = self.journal.progress().committed();
+        let _ = tokio::time::timeout(super::WAIT_MAX, settled.reaches(committed)).await;
+        let mut hands = LiveHands { journal: self.journal.clone(), state: self.state.clone() };
+        let [journal, state] = self.files.clone();
+        let work = move || prune(order, (&journal, &state), &mut hands, |_, _| {});
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(pruned)) => {
+                tracing::info!(callbacks = pruned.callbacks, subjects = pruned.subjects, "pruned");
+                json(&pruned)
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "pruning failed");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "pruning failed; see the receiver's log\n")
+            }
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "pruning panicked\n"),
+        }
+    }
+
+    fn is_key(&self, shown: Option<&HeaderValue>) -> bool {
+        let expected = format!("Bearer {}", self.key);
+        shown.is_some_and(|shown| shown.as_bytes().ct_eq(expected.as_bytes()).into())
+    }
+}
+
+fn parse_order(query: &str) -> Option<Order> {
+    let (before, bodies_only) = match query.split_once('&') {
+        None => (query, false),
+        Some((before, "bodies_only")) => (before, true),
+        Some(_) => return None,
+    };
+    let before: Timestamp = before.strip_prefix("before=")?.parse().ok()?;
+    Some(Order { before, bodies_only })
+}
+
+fn json(value: &impl serde::Serialize) -> Answer {
+    // A struct of numbers and booleans always serializes.
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    let mut answer = Response::new(http_body_util::Full::new(bytes::Bytes::from(body)));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// The file beside the state that tells the receiver's own user how to ask; removed when the
+/// receiver stops.
+#[derive(Debug)]
+pub struct ControlFile {
+    path: PathBuf,
+    key: String,
+}
+
+impl ControlFile {
+    /// Makes a key and writes it with the admin listener's address, for the owner's eyes only.
+    ///
+    /// # Errors
+    /// Of the file system, or if there is no randomness.
+    pub fn write(state: &Path, admin: SocketAddr) -> io::Result<Self> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(io::Error::from)?;
+        let key = data_encoding::HEXLOWER.encode(&bytes);
+        let path = control_path(state);
+        // A new file, so that the mode is ours whatever stood there.
+        let _ = std::fs::remove_file(&path);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        write!(file, "http://{admin}{PRUNE_PATH}\n{key}\n")?;
+        Ok(Self { path, key })
+    }
+
+    /// What a caller must show.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The address to ask and the key to show, as a running receiver has left them at `state`.
+    ///
+    /// # Errors
+    /// If there is no such file, it cannot be read or is not what a receiver writes.
+    pub fn read(state: &Path) -> io::Result<(String, String)> {
+        let text = std::fs::read_to_string(control_path(state))?;
+        let mut lines = text.lines().map(str::to_owned);
+        match (lines.next(), lines.next()) {
+            (Some(url), Some(key)) => Ok((url, key)),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the control file is cut short")),
+        }
+    }
+}
+
+impl Drop for ControlFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn control_path(state: &Path) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(".control");
+    PathBuf::from(name)
+}

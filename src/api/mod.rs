@@ -1,0 +1,213 @@
+//! What can be asked: health, metrics, and whether everything acknowledged is settled.
+//!
+//! On the admin listener only, which belongs on loopback or an inner network. Nothing here changes
+//! anything, except that a running receiver prunes when [`control`] is asked to by someone who can
+//! read its lock file.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::journal::Journal;
+use crate::receive::connection::Connections;
+use crate::settle::Settled;
+use crate::sqlite::checkpoint::wal_bytes;
+use crate::telemetry::{Metrics, Snapshot};
+
+pub mod control;
+
+use control::Control;
+
+/// Open connections on the admin listener: a handful of probes and scrapers.
+const CONNECTIONS_MAX: usize = 64;
+
+/// The longest `/settled?wait=`.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long a request's head may take.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// What the admin listener answers from.
+#[derive(Debug)]
+pub struct Api {
+    /// How far the journal has got, and whether it still accepts.
+    pub journal: Journal,
+    /// How far settling has got.
+    pub settled: Settled,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Open connections on the callback listener.
+    pub connections: Arc<Connections>,
+    /// The time.
+    pub clock: Clock,
+    /// The journal's file and the state's, for their sizes.
+    pub files: [std::path::PathBuf; 2],
+    /// Set from the moment that stopping begins.
+    pub is_stopping: Arc<AtomicBool>,
+    /// What someone with the lock file may ask for.
+    pub control: Control,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Api {
+    /// Whether callbacks are accepted: not while stopping, latched or low on space. A sink or the
+    /// state file being in trouble does not count: receiving goes on.
+    pub fn is_ready(&self) -> bool {
+        self.not_ready_because().is_none()
+    }
+
+    fn not_ready_because(&self) -> Option<&'static str> {
+        let progress = self.journal.progress();
+        if self.is_stopping.load(Ordering::Acquire) {
+            Some("stopping\n")
+        } else if progress.is_latched() || progress.is_closed() {
+            Some("an I/O error stopped the journal\n")
+        } else if progress.is_low_on_space() {
+            Some("low on disk space\n")
+        } else {
+            None
+        }
+    }
+
+    /// Serves `listener` until this future is dropped.
+    pub async fn run(self: Arc<Self>, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let api = Arc::clone(&self);
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let api = &api;
+                    async move { Ok::<_, Infallible>(api.serve(request).await) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_MAX)
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "an admin connection ended early");
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn serve(&self, request: Request<Incoming>) -> Answer {
+        if request.uri().path() == control::PRUNE_PATH {
+            return self.control.serve(request, &self.settled).await;
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => match self.not_ready_because() {
+                None => text(StatusCode::OK, "ok\n"),
+                Some(why) => unavailable(why),
+            },
+            "/settled" => self.settled(request.uri().query()).await,
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "try /livez, /readyz, /settled?wait=5s or /metrics\n"),
+        }
+    }
+
+    /// 204 once everything acknowledged before this request is settled.
+    async fn settled(&self, query: Option<&str>) -> Answer {
+        let wait = match query.map(parse_wait) {
+            None => Duration::ZERO,
+            Some(Some(wait)) => wait,
+            Some(None) => {
+                return text(
+                    StatusCode::BAD_REQUEST,
+                    "expected wait=5s or wait=500ms, up to 60s\n",
+                );
+            }
+        };
+        let committed = self.journal.progress().committed();
+        match tokio::time::timeout(wait, self.settled.reaches(committed)).await {
+            Ok(true) => text(StatusCode::NO_CONTENT, ""),
+            Ok(false) | Err(_) => unavailable("not settled yet\n"),
+        }
+    }
+
+    fn metrics(&self) -> Answer {
+        let now = self.clock.now();
+        let lag = self
+            .settled
+            .owed_since()
+            .map_or(0, |since| now.unix_micros().saturating_sub(since.unix_micros()).max(0));
+        let folder = self.files[0].parent().filter(|folder| !folder.as_os_str().is_empty());
+        let page = self.metrics.page(&Snapshot {
+            connections: self.connections.count(),
+            queue: self.journal.waiting(),
+            lag_callbacks: (self.journal.progress().committed() - self.settled.seq()).max(0),
+            lag_seconds: Duration::from_micros(u64::try_from(lag).unwrap_or(0)).as_secs_f64(),
+            wal_bytes: [wal_bytes(&self.files[0]), wal_bytes(&self.files[1])],
+            free_bytes: crate::journal::free_bytes(folder.unwrap_or(std::path::Path::new(".")))
+                .ok(),
+            is_ready: self.is_ready(),
+            is_settling_failing: self.settled.is_failing(),
+        });
+        let mut answer = Response::new(Full::new(Bytes::from(page)));
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        answer
+    }
+}
+
+/// Reads `wait=5s` or `wait=500ms`; `None` if it is neither, or too long.
+fn parse_wait(query: &str) -> Option<Duration> {
+    let wait = query.strip_prefix("wait=")?;
+    let wait = match (wait.strip_suffix("ms"), wait.strip_suffix('s')) {
+        (Some(ms), _) => Duration::from_millis(ms.parse().ok()?),
+        (None, Some(s)) => Duration::from_secs(s.parse().ok()?),
+        (None, None) => return None,
+    };
+    (wait <= WAIT_MAX).then_some(wait)
+}
+
+fn text(status: StatusCode, text: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *answer.status_mut() = status;
+    answer
+}
+
+fn unavailable(why: &'static str) -> Answer {
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, why);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_in_seconds_or_milliseconds_and_bounded() {
+        assert_eq!(parse_wait("wait=5s"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_wait("wait=250ms"), Some(Duration::from_millis(250)));
+        for wrong in ["wait=5", "wait=", "wait=-1s", "wait=61s", "wait=5m", "timeout=5s", ""] {
+            assert_eq!(parse_wait(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `receiptd serve`: the receiver, until a signal ends it.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::Failure;
+use super::flags::ServeFlags;
+use crate::clock::Clock;
+use crate::config::{self, Layers, Loaded};
+use crate::receiver::{DEFAULT_SOURCE, Ended, Receiver, StartError};
+use crate::shutdown::{Asked, Signals};
+use crate::telemetry::start_logging;
+
+/// Receive callbacks, settle them, keep them
+///
+/// Listens for callbacks, writes each into the journal before it answers, and settles the state of
+/// every notification behind that. Without any configuration it listens on 127.0.0.1:8080, keeps
+/// receiptd.db in this folder, and makes one source, `default`, whose token it prints once.
+///
+/// SIGHUP reads sources and tokens again; SIGTERM or Ctrl-C finishes what is in flight and ends.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  receiptd serve
+  receiptd serve --config receiptd.toml
+  receiptd serve --source passport=gc-notify --token-sha256 2026-11=<64 hex digits>
+
+Exit codes: 0 stopped as asked; 69 an address is taken, or another process has the database;
+74 a disk failed; 78 the configuration is wrong.")]
+pub struct Args {
+    #[command(flatten)]
+    flags: ServeFlags,
+}
+
+/// Runs until a signal, or a disk that failed.
+///
+/// # Errors
+/// If the configuration is wrong or the receiver cannot start.
+pub fn run(
+    args: &Args,
+    env: Vec<(String, String)>,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let layers = args.flags.layers(env);
+    let loaded = load(&layers)?;
+    start_logging(loaded.settings.log);
+    log_warnings(&loaded);
+    raise_file_limit(loaded.settings.limits.connections_max);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
+    runtime.block_on(serve(loaded, &layers, out))
+}
+
+async fn serve(loaded: Loaded, layers: &Layers, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen()
+        .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
+    let receiver =
+        Receiver::start(loaded.settings, Clock::system()).await.map_err(|error| explain(&error))?;
+    announce(&receiver, out);
+    let asked_to_stop = async {
+        while signals.next().await == Asked::Reload {
+            reload(&receiver, layers);
+        }
+    };
+    tokio::select! {
+        () = asked_to_stop => tracing::info!("stopping: finishing what is in flight"),
+        () = receiver.failed() => tracing::error!("stopping: the journal cannot be written"),
+    }
+    match receiver.stop().await {
+        Ended::Stopped => Ok(ExitCode::SUCCESS),
+        Ended::Failed => Err(Failure::new(Failure::IO, "an I/O error stopped the journal")
+            .hint("everything acknowledged before it is kept; look at the disk, then start again")),
+    }
+}
+
+fn load(layers: &Layers) -> Result<Loaded, Failure> {
+    config::load(layers, Clock::system().now())
+        .map_err(|problems| Failure::new(Failure::CONFIG, problems.to_string()))
+}
+
+fn log_warnings(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Reads the configuration again; a bad one keeps what is in force.
+fn reload(receiver: &Receiver, layers: &Layers) {
+    let result = match config::load(layers, Clock::system().now()) {
+        Ok(loaded) if loaded.settings.sources.is_empty() => {
+            tracing::warn!("the configuration names no source any more; the old ones stay");
+            return;
+        }
+        Ok(loaded) => {
+            log_warnings(&loaded);
+            receiver.reload(&loaded.settings.sources).map_err(|error| error.to_string())
+        }
+        Err(problems) => Err(problems.to_string()),
+    };
+    match result {
+        Ok(()) => tracing::info!("sources and tokens were read again and are in force"),
+        Err(problem) => tracing::error!(problem, "not reloaded; the old settings stay in force"),
+    }
+}
+
+fn announce(receiver: &Receiver, out: &mut dyn Write) {
+    let (callbacks, admin) = (receiver.callbacks(), receiver.admin());
+    let scheme = receiver.scheme();
+    let mut text = String::new();
+    if let Some(token) = receiver.new_token() {
+        text.push_str(&format!(
+            "Nothing is configured yet, so there is one source, `{DEFAULT_SOURCE}`.\n\
+             Its token is shown this once; only its hash is kept:\n\n    {token}\n\n\
+             Callback URL: {scheme}://{callbacks}/callbacks/{DEFAULT_SOURCE}\n\n"
+        ));
+    }
+    text.push_str(&format!("listening callbacks={scheme}://{callbacks} admin=http://{admin}\n"));
+    // Standard output may be closed; the receiver works all the same.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    tracing::info!(%callbacks, %admin, "ready");
+}
+
+fn explain(error: &StartError) -> Failure {
+    let message = error.to_string();
+    match error {
+        StartError::Lock(_) => Failure::new(Failure::UNAVAILABLE, message),
+        StartError::Listen { .. } => Failure::new(Failure::UNAVAILABLE, message).hint(
+            "is another process listening there? choose another with --listen, --admin-listen",
+        ),
+        StartError::Tls(_) => Failure::new(Failure::CONFIG, message),
+        StartError::Open(_)
+        | StartError::Journal(_)
+        | StartError::Sqlite(_)
+        | StartError::Io(_) => Failure::new(Failure::IO, message)
+            .hint("does the folder exist, and may this user write there?"),
+    }
+}
+
+/// Connections are files: asks the system for as many as are allowed, plus our own.
+fn raise_file_limit(connections_max: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = u64::try_from(connections_max).unwrap_or(u64::MAX).saturating_add(256);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum });
+    if raised < wanted {
+        tracing::warn!(
+            limit = raised,
+            wanted,
+            "the limit on open files is below limits.connections_max; raise it (ulimit -n)"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! The answer table: the one place that turns what happened into what the sender hears.
+//!
+//! A sender never repeats what was answered 4xx, so nothing that is our fault or might pass is ever
+//! answered so: that is 503. Nothing is redirected: the platforms would follow as a GET without the
+//! body. A 401 does not say what was wrong.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+
+/// What happened to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// In the journal, durable; or an authentic probe, which is not kept.
+    Kept,
+    /// Not who it says, or does not say; with the challenge.
+    Unauthenticated(HeaderValue),
+    /// No source has this path.
+    UnknownPath,
+    /// Anything but POST.
+    WrongMethod,
+    /// The body is larger than allowed.
+    TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
+    /// Not HTTP as we accept it.
+    Malformed,
+    /// Our fault, or it will pass: the sender keeps it and comes again.
+    Unavailable,
+}
+
+/// Seconds after which a refused sender may come again. The platforms do not look at it; proxies do.
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("5");
+
+impl Answer {
+    /// Its code.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Kept => StatusCode::NO_CONTENT,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn text(&self) -> &'static str {
+        match self {
+            Self::Kept => "",
+            Self::Unauthenticated(_) => "unauthenticated\n",
+            Self::UnknownPath => "no source has this path\n",
+            Self::WrongMethod => "callbacks are posted\n",
+            Self::TooLarge => "the body is too large\n",
+            Self::TooSlow => "the request took too long\n",
+            Self::Malformed => "malformed request\n",
+            Self::Unavailable => "not kept; send it again\n",
+        }
+    }
+
+    /// Whether nothing more can be read from this connection.
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::TooLarge | Self::TooSlow | Self::Malformed)
+    }
+
+    /// The response. `closing`: the connection ends after it whatever the answer.
+    pub fn respond(&self, closing: bool) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from_static(self.text().as_bytes())));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        match self {
+            Self::Unauthenticated(challenge) => {
+                headers.insert(WWW_AUTHENTICATE, challenge.clone());
+            }
+            Self::WrongMethod => {
+                headers.insert(ALLOW, HeaderValue::from_static("POST"));
+            }
+            Self::Unavailable => {
+                headers.insert(RETRY_AFTER, RETRY_AFTER_S);
+            }
+            _ => {}
+        }
+        if closing || self.ends_connection() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_might_pass_is_never_a_4xx_and_nothing_is_a_redirect_or_429() {
+        let all = [
+            Answer::Kept,
+            Answer::Unauthenticated(HeaderValue::from_static("Bearer")),
+            Answer::UnknownPath,
+            Answer::WrongMethod,
+            Answer::TooLarge,
+            Answer::TooSlow,
+            Answer::Malformed,
+            Answer::Unavailable,
+        ];
+        for answer in all {
+            let response = answer.respond(false);
+            assert!(!response.status().is_redirection() && response.status() != 429);
+            let is_503 = response.status() == 503;
+            assert_eq!(is_503, answer == Answer::Unavailable);
+            assert_eq!(is_503, response.headers().contains_key(RETRY_AFTER));
+        }
+    }
+
+    #[test]
+    fn a_204_has_no_body() {
+        use http_body_util::BodyExt as _;
+        use hyper::body::Body as _;
+        let body = Answer::Kept.respond(false).into_body().boxed();
+        assert!(body.is_end_stream());
+    }
+}

@@ -1,0 +1,278 @@
+//! Who is connected, and for how long they may be silent.
+//!
+//! hyper has one time limit for an idle connection and for a slow head; the senders need two:
+//! GOV.UK Notify and NotifyNL keep a connection open between callbacks, and a caller that dribbles
+//! its head must go soon. So each connection carries a [`Watch`] that knows what it is doing and
+//! since when, a sweep four times a second ends what is overdue, and when every place is taken the
+//! longest silent caller that never authenticated makes room for a new one.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+
+use crate::config::settings::Limits;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Between requests.
+    Idle = 0,
+    /// A head has begun, or the connection is new.
+    Head = 1,
+    /// A request is being served; it has time limits of its own.
+    Serving = 2,
+    /// The answer is on its way out.
+    Answering = 3,
+}
+
+impl Phase {
+    fn of(number: u8) -> Self {
+        match number {
+            0 => Self::Idle,
+            1 => Self::Head,
+            2 => Self::Serving,
+            _ => Self::Answering,
+        }
+    }
+}
+
+/// One connection, as the sweep sees it.
+#[derive(Debug)]
+pub struct Watch {
+    epoch: Instant,
+    phase: AtomicU8,
+    since_ms: AtomicU64,
+    is_known: AtomicBool,
+    overdue: Notify,
+}
+
+impl Watch {
+    fn new(epoch: Instant) -> Self {
+        let watch = Self {
+            epoch,
+            phase: AtomicU8::new(0),
+            since_ms: AtomicU64::new(0),
+            is_known: AtomicBool::new(false),
+            overdue: Notify::new(),
+        };
+        watch.enter(Phase::Head);
+        watch
+    }
+
+    /// It does something else from now on.
+    pub fn enter(&self, phase: Phase) {
+        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Ordering::Relaxed))
+    }
+
+    /// It has proved who it is.
+    pub fn authenticated(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
+    }
+
+    /// Yields when its time is up.
+    pub async fn overdue(&self) {
+        self.overdue.notified().await;
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn silent_for(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(now_ms.saturating_sub(self.since_ms.load(Ordering::Relaxed)))
+    }
+
+    fn time_allowed(&self, limits: &Limits) -> Duration {
+        match self.phase() {
+            Phase::Idle if self.is_known.load(Ordering::Relaxed) => limits.idle_ms_max,
+            Phase::Idle | Phase::Head => limits.header_ms_max,
+            // The body and the commit have limits of their own; this one only backs them up.
+            Phase::Serving => limits.body_ms_max * 2 + limits.ack_wait_ms_max,
+            Phase::Answering => limits.body_ms_max,
+        }
+    }
+}
+
+/// Every open connection of a listener.
+#[derive(Debug)]
+pub struct Connections {
+    epoch: Instant,
+    limits: Limits,
+    open: Mutex<Open>,
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    watches: HashMap<u64, Arc<Watch>>,
+}
+
+/// A place among the connections; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    number: u64,
+    /// What the connection is doing.
+    pub watch: Arc<Watch>,
+    connections: Arc<Connections>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().watches.remove(&self.number);
+        self.connections.left.notify_waiters();
+    }
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let (epoch, open) = (Instant::now(), Mutex::default());
+        Arc::new(Self { epoch, limits, open, left: Notify::new() })
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.lock().watches.len()
+    }
+
+    /// A place for a new connection. If all are taken, asks the longest silent stranger to leave,
+    /// and waits until somebody has.
+    pub async fn admit(self: &Arc<Self>) -> Place {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if let Some(place) = self.try_admit() {
+                return place;
+            }
+            left.await;
+        }
+    }
+
+    fn try_admit(self: &Arc<Self>) -> Option<Place> {
+        let mut open = self.lock();
+        if open.watches.len() >= self.limits.connections_max {
+            let stranger = open
+                .watches
+                .values()
+                .filter(|watch| !watch.is_known.load(Ordering::Relaxed))
+                .filter(|watch| matches!(watch.phase(), Phase::Idle | Phase::Head))
+                .min_by_key(|watch| watch.since_ms.load(Ordering::Relaxed));
+            if let Some(stranger) = stranger {
+                stranger.overdue.notify_one();
+            }
+            return None;
+        }
+        let number = open.next;
+        open.next += 1;
+        let watch = Arc::new(Watch::new(self.epoch));
+        open.watches.insert(number, Arc::clone(&watch));
+        Some(Place { number, watch, connections: Arc::clone(self) })
+    }
+
+    /// Ends what is overdue; to be called a few times a second.
+    pub fn sweep(&self) {
+        let open = self.lock();
+        let Some(now_ms) = open.watches.values().next().map(|watch| watch.now_ms()) else { return };
+        for watch in open.watches.values() {
+            if watch.silent_for(now_ms) > watch.time_allowed(&self.limits) {
+                watch.overdue.notify_one();
+            }
+        }
+    }
+
+    /// Yields when none is open.
+    pub async fn emptied(&self) {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream that tells its watch when a head begins and when an answer is out.
+#[derive(Debug)]
+pub struct Watched<S> {
+    stream: S,
+    watch: Arc<Watch>,
+}
+
+impl<S> Watched<S> {
+    /// Watches `stream`.
+    pub fn new(stream: S, watch: Arc<Watch>) -> Self {
+        Self { stream, watch }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before && self.watch.phase() == Phase::Idle {
+            self.watch.enter(Phase::Head);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        if matches!(polled, Poll::Ready(Ok(()))) && self.watch.phase() == Phase::Answering {
+            self.watch.enter(Phase::Idle);
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,209 @@
+//! The callback listener: accepts, bounds, serves, drains.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::connection::{Connections, Phase, Place, Watched};
+use super::request::FrontDoor;
+
+/// How often overdue connections are looked for.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// The first pause after `accept` failed (no file descriptor left, say); doubled up to a second.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long connections may go on while stopping before the idle ones are closed: long enough for
+/// a request that is already on its way.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// The answer to a head that did not arrive in time, which hyper never got to see.
+const TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How long saying so may take.
+const GOODBYE: Duration = Duration::from_millis(250);
+
+/// The TLS settings in force; replaced when the files change.
+pub type TlsInForce = Arc<RwLock<Arc<ServerConfig>>>;
+
+/// The stages of stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drain {
+    /// Serving.
+    No,
+    /// No new connections; every answer ends its connection.
+    Closing,
+    /// Idle connections are closed.
+    Closed,
+}
+
+/// A bound listener and what it serves.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    door: Arc<FrontDoor>,
+    connections: Arc<Connections>,
+    tls: Option<TlsInForce>,
+    drain: watch::Sender<Drain>,
+}
+
+impl Server {
+    /// Serves `door` on `listener`, with TLS if there is any.
+    pub fn new(listener: TcpListener, door: Arc<FrontDoor>, tls: Option<TlsInForce>) -> Self {
+        let connections = Connections::new(door.limits.clone());
+        Self { listener, door, connections, tls, drain: watch::Sender::new(Drain::No) }
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The open connections.
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
+    }
+
+    /// Serves until `stop` yields, then drains: takes who is already waiting to be accepted,
+    /// answers what is in flight, and ends when the last connection has. The caller bounds the
+    /// time: dropping this future drops what is left.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let sweeper = tokio::spawn(sweep(Arc::clone(&self.connections)));
+        tokio::select! {
+            () = self.accept() => {}
+            () = stop => {}
+        }
+        self.door.is_draining.store(true, Ordering::Relaxed);
+        self.drain.send_replace(Drain::Closing);
+        // Whoever has connected before this moment was promised to be heard.
+        tokio::select! {
+            () = self.accept() => {}
+            () = sleep(LINGER) => {}
+        }
+        let Self { listener, connections, drain, .. } = self;
+        drop(listener);
+        drain.send_replace(Drain::Closed);
+        connections.emptied().await;
+        sweeper.abort();
+    }
+
+    async fn accept(&self) {
+        let mut pause = ACCEPT_PAUSE;
+        loop {
+            let place = self.connections.admit().await;
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    pause = ACCEPT_PAUSE;
+                    // Without it an answer could wait for the acknowledgement of another.
+                    let _ = stream.set_nodelay(true);
+                    self.spawn(stream, place);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    drop(place);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, place: Place) {
+        let door = Arc::clone(&self.door);
+        let drain = self.drain.subscribe();
+        let tls = self.tls.as_ref().map(|tls| {
+            TlsAcceptor::from(Arc::clone(&tls.read().unwrap_or_else(PoisonError::into_inner)))
+        });
+        tokio::spawn(async move {
+            let Some(tls) = tls else { return serve(stream, place, door, drain).await };
+            let handshake = timeout(door.limits.handshake_ms_max, tls.accept(stream));
+            tokio::select! {
+                shaken = handshake => match shaken {
+                    Ok(Ok(stream)) => serve(stream, place, door, drain).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake took too long"),
+                },
+                () = place.watch.overdue() => {}
+            }
+        });
+    }
+}
+
+async fn sweep(connections: Arc<Connections>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        connections.sweep();
+    }
+}
+
+async fn serve<S>(stream: S, place: Place, door: Arc<FrontDoor>, mut drain: watch::Receiver<Drain>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    place.watch.enter(Phase::Head);
+    let watched = TokioIo::new(Watched::new(stream, Arc::clone(&place.watch)));
+    let (door, watch) = (&*door, &*place.watch);
+    let service = service_fn(move |request| async move {
+        Ok::<_, std::convert::Infallible>(door.serve(request, watch).await)
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The sweep knows idle from slow; hyper's own limit does not.
+        .header_read_timeout(None)
+        .max_buf_size(door.limits.header_bytes_max)
+        .serve_connection(watched, service);
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            result = &mut connection => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return;
+            }
+            () = watch.overdue() => {
+                let is_slow_head = watch.phase() == Phase::Head;
+                return hang_up(connection.into_parts().io.into_inner(), is_slow_head).await;
+            }
+            () = closed(&mut drain), if !is_closing => {
+                Pin::new(&mut connection).graceful_shutdown();
+                is_closing = true;
+            }
+        }
+    }
+}
+
+/// Yields when idle connections are to be closed.
+async fn closed(drain: &mut watch::Receiver<Drain>) {
+    // Its sender goes only after having said so.
+    let _ = drain.wait_for(|drain| *drain == Drain::Closed).await;
+}
+
+/// Ends an overdue connection; one whose head was too slow is told so, if it still listens.
+async fn hang_up<S: AsyncWrite + Unpin>(mut stream: S, is_slow_head: bool) {
+    let goodbye = async {
+        if is_slow_head {
+            stream.write_all(TOO_SLOW).await?;
+        }
+        stream.shutdown().await
+    };
+    let _ = timeout(GOODBYE, goodbye).await;
+}

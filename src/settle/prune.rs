@@ -1,0 +1,204 @@
+//! Pruning: what is old is gone from the files, and no status becomes wrong by it.
+//!
+//! Callbacks leave the journal from its start only, and only once they are settled. What they came
+//! to is settled a second time, into the tables of the state that stand in the journal file, in the
+//! transaction that deletes them; so a state that is lost later is still the same after a rebuild.
+//! Unless only bodies are to go, notifications and messages about which nothing arrived since are
+//! removed from both files.
+//!
+//! Each step is a short transaction on the one writing connection of its file ([`Hands`]), so
+//! callers wait for a step at most. A crash between steps leaves something to prune the next time.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::clock::Timestamp;
+use crate::journal::reader::Reader;
+use crate::journal::{forget, old_prefix};
+use crate::sqlite::checkpoint::{self, Mode};
+use crate::sqlite::{self, Access, OpenError};
+use crate::state::forget::{
+    Table, has_subject, keys_after, old_subjects, old_unrecognised, remove,
+};
+use crate::state::tables::{self, key};
+
+/// Rows in one transaction: a few milliseconds.
+const STEP_ROWS_MAX: usize = 500;
+
+/// Bodies in one transaction, in bytes.
+const STEP_BYTES_MAX: usize = 1 << 20;
+
+/// How often a checkpoint that a reader holds up is tried.
+const CHECKPOINT_TRIES: u32 = 50;
+
+/// What to prune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What arrived before this.
+    pub before: Timestamp,
+    /// Leave the state as it is.
+    pub bodies_only: bool,
+}
+
+/// What was pruned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Pruned {
+    /// Callbacks gone from the journal.
+    pub callbacks: i64,
+    /// Notifications and received messages gone from the state.
+    pub subjects: i64,
+    /// Whether the write-ahead logs could be emptied too; if not, somebody is reading.
+    pub is_log_empty: bool,
+}
+
+/// Why it could not be done, or not wholly; what was done stays done.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// SQLite says why.
+    #[error("failed to prune: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A file could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The receiver is stopping.
+    #[error("the receiver stopped before everything was pruned")]
+    Stopped,
+}
+
+/// Work on a file's writing connection; what it returns counts rows.
+pub type Work = Box<dyn FnOnce(&mut Connection) -> rusqlite::Result<i64> + Send>;
+
+/// The writing connections of both files: those of a running receiver, or ones of our own.
+pub trait Hands {
+    /// Runs work on the journal's.
+    ///
+    /// # Errors
+    /// Of the work, or because the receiver stopped.
+    fn on_journal(&mut self, work: Work) -> Result<i64, PruneError>;
+
+    /// Runs work on the state's.
+    ///
+    /// # Errors
+    /// Of the work, or because the receiver stopped.
+    fn on_state(&mut self, work: Work) -> Result<i64, PruneError>;
+}
+
+/// Prunes the files at `journal` and `state` through `hands`. `progress` is told how many callbacks
+/// are done and how many there are to do.
+///
+/// # Errors
+/// Of SQLite, or because the receiver stopped.
+pub fn prune(
+    order: Order,
+    (journal, state): (&Path, &Path),
+    hands: &mut dyn Hands,
+    mut progress: impl FnMut(i64, i64),
+) -> Result<Pruned, PruneError> {
+    let mut reader = Reader::open(journal)?;
+    let state_reader = sqlite::open(state, &tables::SCHEMA, Access::Read)?;
+    let (_, settled) = tables::cursor(&state_reader)?;
+    let through = old_prefix(reader.connection(), order.before, settled)?;
+    let mut pruned = Pruned::default();
+    let from = reader.pruned_through()?;
+    while let Some(last) = fold_step(&mut reader, through, hands)? {
+        pruned.callbacks += last.1;
+        progress(last.0 - from, through - from);
+    }
+    if !order.bodies_only {
+        pruned.subjects = prune_state(order.before, through, hands)?;
+        prune_base(&reader, &state_reader, through, order.before, hands)?;
+    }
+    drop((reader, state_reader));
+    pruned.is_log_empty =
+        hands.on_journal(Box::new(empty_log))? + hands.on_state(Box::new(empty_log))? == 2;
+    Ok(pruned)
+}
+
+fn prune_state(before: Timestamp, through: i64, hands: &mut dyn Hands) -> Result<i64, PruneError> {
+    let end = key(through + 1, 0) - 1;
+    let mut removed = 0;
+    for table in Table::ALL {
+        let mut last = i64::MIN;
+        while last < end {
+            // The work says where it got to; what it removed is counted on the side.
+            let (tell, told) = std::sync::mpsc::sync_channel(1);
+            let from = last;
+            last = hands.on_state(Box::new(move |connection| {
+                let transaction = connection.transaction()?;
+                let window = old_subjects(&transaction, table, (from, end), before, STEP_ROWS_MAX)?;
+                transaction.commit()?;
+                let _ = tell.send(window.map_or(0, |window| window.removed));
+                Ok(window.map_or(end, |window| window.last_key))
+            }))?;
+            removed += told.recv().unwrap_or(0);
+        }
+    }
+    hands.on_state(Box::new(move |connection| old_unrecognised(connection, through, before)))?;
+    Ok(removed)
+}
+
+/// Settles the next callbacks into the journal's own tables and deletes them. The last position and
+/// how many they were; `None` once there are no more.
+fn fold_step(
+    reader: &mut Reader,
+    through: i64,
+    hands: &mut dyn Hands,
+) -> Result<Option<(i64, i64)>, PruneError> {
+    let callbacks = reader.after(i64::MIN, through, STEP_ROWS_MAX, STEP_BYTES_MAX)?;
+    let Some(last) = callbacks.last().map(|callback| callback.seq) else { return Ok(None) };
+    let dialects = reader.dialects()?;
+    let deleted = hands.on_journal(Box::new(move |connection| {
+        let transaction = connection.transaction()?;
+        super::settle(&transaction, callbacks, &dialects)?;
+        let deleted = forget(&transaction, last)?;
+        transaction.commit()?;
+        Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
+    }))?;
+    Ok(Some((last, deleted)))
+}
+
+/// What is no longer in the state need not be kept for a rebuild of it.
+fn prune_base(
+    reader: &Reader,
+    state: &Connection,
+    through: i64,
+    before: Timestamp,
+    hands: &mut dyn Hands,
+) -> Result<(), PruneError> {
+    for table in Table::ALL {
+        let mut last = i64::MIN;
+        loop {
+            let keys = keys_after(reader.connection(), table, last, STEP_ROWS_MAX)?;
+            let Some(end) = keys.last() else { break };
+            last = *end;
+            let mut gone = Vec::new();
+            for key in keys {
+                if !has_subject(state, table, key)? {
+                    gone.push(key);
+                }
+            }
+            hands.on_journal(Box::new(move |connection| {
+                let transaction = connection.transaction()?;
+                for key in gone {
+                    remove(&transaction, table, key)?;
+                }
+                transaction.commit().map(|()| 0)
+            }))?;
+        }
+    }
+    hands.on_journal(Box::new(move |connection| old_unrecognised(connection, through, before)))?;
+    Ok(())
+}
+
+/// Moves the write-ahead log into the file and cuts it to nothing: deleted rows are overwritten in
+/// the file, but older copies of their pages still stand in the log. 1 if that worked.
+fn empty_log(connection: &mut Connection) -> rusqlite::Result<i64> {
+    for _ in 0..CHECKPOINT_TRIES {
+        if checkpoint::run(connection, Mode::Truncate).unwrap_or(false) {
+            return Ok(1);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Ok(0)
+}

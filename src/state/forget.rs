@@ -1,0 +1,141 @@
+//! Removing what is to be pruned: a window of keys at a time, so that no transaction is long.
+
+use rusqlite::{Connection, params};
+
+use crate::clock::Timestamp;
+
+/// What one window came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The last key looked at; where the next window begins.
+    pub last_key: i64,
+    /// Notifications and messages removed.
+    pub removed: i64,
+}
+
+/// Looks at up to `rows_max` notifications, or messages, after `key` and not after `through_key`;
+/// removes those about which nothing arrived since `before`, with their history. `None` once there
+/// are no more.
+pub fn old_subjects(
+    connection: &Connection,
+    table: Table,
+    (key, through_key): (i64, i64),
+    before: Timestamp,
+    rows_max: usize,
+) -> rusqlite::Result<Option<Window>> {
+    let (name, last) = table.names();
+    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
+    let sql = format!(
+        "SELECT key, {last} < ?3 FROM {name} WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4"
+    );
+    let looked_at: Vec<(i64, bool)> = connection
+        .prepare_cached(&sql)?
+        .query_map(params![key, through_key, before.to_string(), rows_max], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let Some(last_key) = looked_at.last().map(|(key, _)| *key) else { return Ok(None) };
+    let mut removed = 0;
+    for (key, _) in looked_at.into_iter().filter(|(_, is_old)| *is_old) {
+        remove(connection, table, key)?;
+        removed += 1;
+    }
+    Ok(Some(Window { last_key, removed }))
+}
+
+/// The two kinds of subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Notifications.
+    Notification,
+    /// Received messages.
+    Message,
+}
+
+impl Table {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Notification, Self::Message];
+
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Notification => ("notification_row", "last_received_at"),
+            Self::Message => ("message_row", "received_at"),
+        }
+    }
+
+    fn history(self) -> &'static str {
+        match self {
+            Self::Notification => "history_row",
+            Self::Message => "message_history_row",
+        }
+    }
+}
+
+/// Up to `rows_max` keys after `key`, in order.
+pub fn keys_after(
+    connection: &Connection,
+    table: Table,
+    key: i64,
+    rows_max: usize,
+) -> rusqlite::Result<Vec<i64>> {
+    let (name, _) = table.names();
+    connection
+        .prepare_cached(&format!("SELECT key FROM {name} WHERE key > ?1 ORDER BY key LIMIT ?2"))?
+        .query_map([key, i64::try_from(rows_max).unwrap_or(i64::MAX)], |row| row.get(0))?
+        .collect()
+}
+
+/// Whether that subject is there.
+pub fn has_subject(connection: &Connection, table: Table, key: i64) -> rusqlite::Result<bool> {
+    let (name, _) = table.names();
+    connection.prepare_cached(&format!("SELECT 1 FROM {name} WHERE key = ?1"))?.exists([key])
+}
+
+/// Removes one subject and its history.
+pub fn remove(connection: &Connection, table: Table, key: i64) -> rusqlite::Result<()> {
+    let (name, _) = table.names();
+    connection.prepare_cached(&format!("DELETE FROM {name} WHERE key = ?1"))?.execute([key])?;
+    let history = table.history();
+    connection
+        .prepare_cached(&format!("DELETE FROM {history} WHERE subject = ?1"))?
+        .execute([key])?;
+    Ok(())
+}
+
+/// Removes the unrecognised callbacks up to `through` that arrived before `before`.
+pub fn old_unrecognised(
+    connection: &Connection,
+    through: i64,
+    before: Timestamp,
+) -> rusqlite::Result<i64> {
+    let removed = connection
+        .prepare_cached("DELETE FROM unrecognised WHERE seq <= ?1 AND received_at < ?2")?
+        .execute(params![through, before.to_string()])?;
+    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tables::SCHEMA;
+
+    #[test]
+    fn a_subject_is_removed_with_its_own_history_and_no_other() {
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let count = |table: &str| -> i64 {
+            let sql = format!("SELECT count(*) FROM {table}");
+            connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+        };
+        let line = "7, 'receipt', NULL, NULL, '2026-11-22T00:00:00.000000Z', 0, x'00'";
+        for table in Table::ALL {
+            let history = table.history();
+            connection
+                .execute(&format!("INSERT INTO {history} VALUES (1, 0, {line})"), [])
+                .unwrap();
+        }
+        remove(&connection, Table::Message, 7).unwrap();
+        assert_eq!([count("history_row"), count("message_history_row")], [1, 0]);
+        remove(&connection, Table::Notification, 7).unwrap();
+        assert_eq!(count("history_row"), 0);
+    }
+}

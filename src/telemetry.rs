@@ -1,0 +1,372 @@
+//! What can be seen: logs and metrics.
+//!
+//! Metrics are Prometheus text. Their labels are closed sets (sources, kinds, reasons, answer
+//! codes) and never hold anything a caller sent. The handles used for every callback are resolved
+//! once per source; everything that can be asked for at scrape time is not counted at all.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::clock::Timestamp;
+use crate::config::settings::{Log, LogFormat};
+use crate::journal::BatchReport;
+use crate::settle::Report;
+
+/// Seconds, from a tenth of a millisecond to the time after which senders give up.
+const SECONDS: [f64; 13] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// Callbacks in one commit.
+const BATCH: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// Writes logs to standard error, as configured. Does nothing if a subscriber is set already.
+pub fn start_logging(log: Log) {
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(log.level)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let result = match log.format {
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        }
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    // A test or an embedding program may have set one already: theirs stays.
+    drop(result);
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySource {
+    source: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByAnswer {
+    source: String,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    source: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    source: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByToken {
+    source: String,
+    token: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByFile {
+    file: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// What is asked for when metrics are scraped.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Open connections on the callback listener.
+    pub connections: usize,
+    /// Callbacks waiting for the writer.
+    pub queue: usize,
+    /// Callbacks committed but not settled.
+    pub lag_callbacks: i64,
+    /// Age of the oldest of them.
+    pub lag_seconds: f64,
+    /// Bytes of the journal's WAL and of the state's.
+    pub wal_bytes: [u64; 2],
+    /// Free bytes where the journal stands.
+    pub free_bytes: Option<u64>,
+    /// Whether `/readyz` says yes.
+    pub is_ready: bool,
+    /// Whether the state file could not be written when last tried.
+    pub is_settling_failing: bool,
+}
+
+/// Every metric, and the registry that prints them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    answers: Family<ByAnswer, Counter>,
+    refusals: Family<ByReason, Counter>,
+    events: Family<ByKind, Counter>,
+    duplicates: Family<BySource, Counter>,
+    unrecognised: Family<BySource, Counter>,
+    unknown_statuses: Family<BySource, Counter>,
+    settle_panics: Counter,
+    last_callback: Family<BySource, Seconds>,
+    token_used: Family<ByToken, Seconds>,
+    token_ends: Family<ByToken, Seconds>,
+    answer_seconds: Histogram,
+    commit_seconds: Histogram,
+    commit_wait_seconds: Histogram,
+    batch_callbacks: Histogram,
+    settle_seconds: Histogram,
+    connections: Gauge,
+    queue: Gauge,
+    lag_callbacks: Gauge,
+    lag_seconds: Seconds,
+    wal_bytes: Family<ByFile, Gauge>,
+    free_bytes: Gauge,
+    ready: Gauge,
+    settling_failing: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at nought.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("receiptd");
+        let mut metrics = Self {
+            answers: Family::default(),
+            refusals: Family::default(),
+            events: Family::default(),
+            duplicates: Family::default(),
+            unrecognised: Family::default(),
+            unknown_statuses: Family::default(),
+            settle_panics: Counter::default(),
+            last_callback: Family::default(),
+            token_used: Family::default(),
+            token_ends: Family::default(),
+            answer_seconds: Histogram::new(SECONDS),
+            commit_seconds: Histogram::new(SECONDS),
+            commit_wait_seconds: Histogram::new(SECONDS),
+            batch_callbacks: Histogram::new(BATCH),
+            settle_seconds: Histogram::new(SECONDS),
+            connections: Gauge::default(),
+            queue: Gauge::default(),
+            lag_callbacks: Gauge::default(),
+            lag_seconds: Gauge::default(),
+            wal_bytes: Family::default(),
+            free_bytes: Gauge::default(),
+            ready: Gauge::default(),
+            settling_failing: Gauge::default(),
+            registry: Registry::default(),
+        };
+        metrics.register_counters(&mut registry);
+        metrics.register_rest(&mut registry);
+        metrics.registry = registry;
+        metrics
+    }
+
+    fn register_counters(&self, r: &mut Registry) {
+        r.register("callbacks", "Requests answered, by source and answer", self.answers.clone());
+        r.register(
+            "authentication_refusals",
+            "Requests answered 401, by source and reason",
+            self.refusals.clone(),
+        );
+        r.register("events", "Events settled, by source and kind", self.events.clone());
+        r.register("duplicates", "Events identical to an earlier one", self.duplicates.clone());
+        r.register(
+            "unrecognised",
+            "Callbacks kept that were not, or not wholly, understood",
+            self.unrecognised.clone(),
+        );
+        r.register(
+            "unknown_statuses",
+            "Receipts with a status that is no known word; kept as sent",
+            self.unknown_statuses.clone(),
+        );
+        r.register(
+            "settle_panics",
+            "Callbacks whose reading panicked: a bug, please report it",
+            self.settle_panics.clone(),
+        );
+    }
+
+    fn register_rest(&self, r: &mut Registry) {
+        let (s, b) = (Unit::Seconds, Unit::Bytes);
+        let time = |r: &mut Registry, name: &str, help: &str, histogram: &Histogram| {
+            r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        };
+        time(r, "answer", "From the end of the head to the answer", &self.answer_seconds);
+        time(r, "commit", "One commit of the journal", &self.commit_seconds);
+        time(
+            r,
+            "commit_wait",
+            "Longest wait of a batch before its commit",
+            &self.commit_wait_seconds,
+        );
+        time(r, "settle", "One transaction of settling", &self.settle_seconds);
+        r.register("batch_callbacks", "Callbacks in a commit", self.batch_callbacks.clone());
+        r.register_with_unit(
+            "last_callback_timestamp",
+            "When the source's last callback was kept",
+            s.clone(),
+            self.last_callback.clone(),
+        );
+        r.register_with_unit(
+            "token_last_used_timestamp",
+            "When the token was last presented",
+            s.clone(),
+            self.token_used.clone(),
+        );
+        r.register_with_unit(
+            "token_not_after_timestamp",
+            "End of the last day on which the token is accepted",
+            s.clone(),
+            self.token_ends.clone(),
+        );
+        r.register("connections", "Open connections", self.connections.clone());
+        r.register("queue_callbacks", "Callbacks waiting for the writer", self.queue.clone());
+        r.register(
+            "settle_lag_callbacks",
+            "Callbacks acknowledged but not settled",
+            self.lag_callbacks.clone(),
+        );
+        r.register_with_unit("settle_lag", "Age of the oldest", s, self.lag_seconds.clone());
+        r.register_with_unit("wal", "Size of a write-ahead log", b.clone(), self.wal_bytes.clone());
+        r.register_with_unit("free", "Free space at the journal", b, self.free_bytes.clone());
+        r.register("ready", "1 while /readyz says yes", self.ready.clone());
+        r.register(
+            "settling_failing",
+            "1 while the state file cannot be written; receiving goes on",
+            self.settling_failing.clone(),
+        );
+    }
+
+    /// The handles of one source.
+    pub fn source(self: &Arc<Self>, name: &str) -> SourceMetrics {
+        let by = BySource { source: name.to_owned() };
+        // Every series of a source is there from the start, so that a rate over it is never wrong.
+        for family in [&self.duplicates, &self.unrecognised, &self.unknown_statuses] {
+            drop(family.get_or_create(&by));
+        }
+        for kind in crate::callback::Kind::ALL {
+            let by = ByKind { source: name.to_owned(), kind: kind.as_str() };
+            drop(self.events.get_or_create(&by));
+        }
+        SourceMetrics {
+            kept: self
+                .answers
+                .get_or_create_owned(&ByAnswer { source: name.to_owned(), code: 204 }),
+            last_callback: self.last_callback.get_or_create_owned(&by),
+            name: name.to_owned(),
+            all: Arc::clone(self),
+        }
+    }
+
+    /// A request that belongs to no source.
+    pub fn stranger(&self, code: u16) {
+        self.answers.get_or_create(&ByAnswer { source: String::new(), code }).inc();
+    }
+
+    /// How long an answer took.
+    pub fn answered(&self, took: Duration) {
+        self.answer_seconds.observe(took.as_secs_f64());
+    }
+
+    /// One commit of the journal.
+    pub fn committed(&self, report: BatchReport) {
+        self.commit_seconds.observe(report.commit.as_secs_f64());
+        self.commit_wait_seconds.observe(report.waited.as_secs_f64());
+        self.batch_callbacks
+            .observe(f64::from(u32::try_from(report.callbacks).unwrap_or(u32::MAX)));
+    }
+
+    /// One transaction of settling.
+    pub fn settled(&self, report: &Report) {
+        self.settle_seconds.observe(report.took.as_secs_f64());
+        for ((source, kind), count) in &report.tally.events {
+            let by = ByKind { source: source.to_string(), kind: kind.as_str() };
+            self.events.get_or_create(&by).inc_by(*count);
+        }
+        for (family, counts) in [
+            (&self.duplicates, &report.tally.duplicates),
+            (&self.unrecognised, &report.tally.unrecognised),
+            (&self.unknown_statuses, &report.tally.unknown_statuses),
+        ] {
+            for (source, count) in counts {
+                family.get_or_create(&BySource { source: source.to_string() }).inc_by(*count);
+            }
+        }
+        self.settle_panics.inc_by(report.tally.panics);
+    }
+
+    /// The end of the last day on which a token is accepted.
+    pub fn token_ends(&self, source: &str, token: &str, end: Timestamp) {
+        let by = ByToken { source: source.to_owned(), token: token.to_owned() };
+        self.token_ends.get_or_create(&by).set(seconds(end));
+    }
+
+    /// The page `/metrics` shows.
+    pub fn page(&self, now: &Snapshot) -> String {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.connections.set(whole(now.connections as u64));
+        self.queue.set(whole(now.queue as u64));
+        self.lag_callbacks.set(now.lag_callbacks);
+        self.lag_seconds.set(now.lag_seconds);
+        for (file, bytes) in ["journal", "state"].into_iter().zip(now.wal_bytes) {
+            self.wal_bytes.get_or_create(&ByFile { file }).set(whole(bytes));
+        }
+        self.free_bytes.set(now.free_bytes.map_or(-1, whole));
+        self.ready.set(i64::from(now.is_ready));
+        self.settling_failing.set(i64::from(now.is_settling_failing));
+        let mut page = String::new();
+        // Writing to a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut page, &self.registry);
+        page
+    }
+}
+
+/// The handles of one source, resolved once.
+#[derive(Clone, Debug)]
+pub struct SourceMetrics {
+    name: String,
+    kept: Counter,
+    last_callback: Seconds,
+    all: Arc<Metrics>,
+}
+
+impl SourceMetrics {
+    /// A callback was kept, or a probe answered.
+    pub fn kept(&self, at: Timestamp) {
+        self.kept.inc();
+        self.last_callback.set(seconds(at));
+    }
+
+    /// A request was answered otherwise.
+    pub fn answered(&self, code: u16) {
+        self.all.answers.get_or_create(&ByAnswer { source: self.name.clone(), code }).inc();
+    }
+
+    /// A request was refused for its credentials.
+    pub fn refused(&self, reason: &'static str) {
+        self.all.refusals.get_or_create(&ByReason { source: self.name.clone(), reason }).inc();
+    }
+
+    /// A token was presented; `by_token` is counted for retiring ones only, which are rare.
+    pub fn token_used(&self, token: &str, at: Timestamp) {
+        let by = ByToken { source: self.name.clone(), token: token.to_owned() };
+        self.all.token_used.get_or_create(&by).set(seconds(at));
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a microsecond in a gauge of seconds is enough")]
+    let micros = at.unix_micros() as f64;
+    micros / 1e6
+}
