@@ -32,6 +32,12 @@ mod progress;
 
 pub mod healthcheck;
 
+pub mod rebuild;
+
+pub mod check_db;
+
+pub mod backup;
+
 pub mod serve;
 
 pub mod db;
@@ -158,6 +164,9 @@ enum Command {
     Unrecognised(unrecognised::Args),
     Stats(stats::Args),
     Replay(replay::Args),
+    Rebuild(rebuild::Args),
+    CheckDb(check_db::Args),
+    Backup(backup::Args),
     Prune(prune::Args),
     Healthcheck(healthcheck::Args),
 }
@@ -176,6 +185,9 @@ impl Command {
             Self::Unrecognised(args) => unrecognised::run(args, out),
             Self::Stats(args) => stats::run(args, out),
             Self::Replay(args) => replay::run(args, &env, out),
+            Self::Rebuild(args) => rebuild::run(args, &env, out),
+            Self::CheckDb(args) => check_db::run(args, &env, out),
+            Self::Backup(args) => backup::run(args, &env, out),
             Self::Prune(args) => prune::run(args, &env, out),
             Self::Healthcheck(args) => healthcheck::run(args, &env, out),
         }

@@ -20,4 +20,6 @@ pub mod read;
 
 pub mod export;
 
+pub mod compare;
+
 pub(crate) use tables::state_tables;
