@@ -489,6 +489,16 @@ pub fn rows(connection: &Connection, sql: &str) -> Vec<String> {
     rows.unwrap().map(|row| row.unwrap().join("|")).collect()
 }
 
+/// Every row of every table that settling writes: two states are equal exactly if these are.
+pub fn dump(connection: &Connection) -> Vec<String> {
+    let tables = ["notification_row", "message_row", "history_row", "unrecognised"];
+    let all = tables.iter().flat_map(|table| {
+        let all = rows(connection, &format!("SELECT * FROM {table} ORDER BY 1, 2, 3"));
+        all.into_iter().map(move |row| format!("{table}: {row}"))
+    });
+    all.collect()
+}
+
 /// Asks until it is so; fails after [`PATIENCE`].
 pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
     assert!(holds_within(PATIENCE, is_so), "not within {PATIENCE:?}: {what}");
