@@ -69,7 +69,15 @@ pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened,
         Ok((journal::journal_id(connection)?, journal::last_seq(connection)?))
     };
     let (id, last) = reader(&writer).map_err(wrap)?;
-    let Some(known_id) = opened.journal_id.clone() else { return Ok(opened) };
+    let Some(known_id) = opened.journal_id.clone() else {
+        if last > 0 {
+            tracing::warn!(
+                journal_seq = last,
+                "there is no state yet; it is settled from the journal"
+            );
+        }
+        return Ok(opened);
+    };
     if known_id == id && opened.seq <= last {
         return Ok(opened);
     }
