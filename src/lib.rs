@@ -165,6 +165,8 @@ pub mod lock;
 
 pub mod shutdown;
 
+pub mod replay;
+
 pub mod config;
 
 pub mod telemetry;

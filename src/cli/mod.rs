@@ -7,17 +7,45 @@
 //! 78 the configuration is wrong.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::clock::Clock;
-
-pub mod config;
+use crate::lock::LockError;
+use crate::sqlite::OpenError;
 
 pub mod flags;
 
+mod setup;
+
+pub mod config;
+
+pub mod client;
+
+pub mod replay;
+
+pub mod healthcheck;
+
 pub mod serve;
+
+pub mod db;
+pub mod output;
+pub mod pages;
+
+pub mod show;
+
+pub mod explain;
+mod verdict;
+
+pub mod list;
+pub mod messages;
+pub mod unrecognised;
+
+pub mod stats;
+
+pub mod token;
 
 /// Why a command failed, in words for the person at the terminal.
 #[derive(Debug)]
@@ -53,6 +81,49 @@ impl Failure {
         self.hint = Some(hint.into());
         self
     }
+}
+
+impl Failure {
+    /// What was to be printed could not be: the reader of a pipe has gone, or the disk is full.
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+    pub fn output(error: io::Error) -> Self {
+        Self::new(Self::IO, format!("failed to write the output: {error}"))
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::new(Self::IO, format!("failed to use the database: {error}"))
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::new(Self::IO, error.to_string())
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        match &error {
+            LockError::Held { holder, .. } => {
+                let by = holder.as_ref().map(|holder| format!(" ({holder})")).unwrap_or_default();
+                let message = format!("a receiver is running on this database{by}: stop it first");
+                Self::new(Self::NO, message)
+            }
+            LockError::Io { .. } => Self::new(Self::IO, error.to_string()),
+            LockError::NetworkFileSystem { .. } => Self::new(Self::CONFIG, error.to_string()),
+        }
+    }
+}
+
+/// Runs a future on a runtime of its own: commands are plain functions.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
+    Ok(runtime.block_on(future))
 }
 
 impl fmt::Display for Failure {

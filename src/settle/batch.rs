@@ -140,6 +140,8 @@ fn place(callback: &Callback, events: Vec<Event>, subjects: &mut HashMap<Subject
 struct Seen<'c> {
     connection: &'c Connection,
     subject: i64,
+    /// Of the first event: tells whether the subject is a message or a notification.
+    kind: Kind,
     is_stored: bool,
     here: HashSet<Fingerprint>,
 }
@@ -148,12 +150,14 @@ impl<'c> Seen<'c> {
     /// `stored` is the subject's key if it has rows already; else it gets that of its first event.
     fn new(connection: &'c Connection, stored: Option<i64>, news: &[Placed]) -> Self {
         let subject = stored.unwrap_or_else(|| key(news[0].seq, news[0].index));
-        Self { connection, subject, is_stored: stored.is_some(), here: HashSet::new() }
+        let kind = news[0].event.kind();
+        Self { connection, subject, kind, is_stored: stored.is_some(), here: HashSet::new() }
     }
 
     fn is_repeat(&mut self, fingerprint: Fingerprint) -> rusqlite::Result<bool> {
         let is_new_here = self.here.insert(fingerprint);
-        let is_stored = self.is_stored && has_seen(self.connection, self.subject, fingerprint)?;
+        let is_stored =
+            self.is_stored && has_seen(self.connection, self.kind, self.subject, fingerprint)?;
         Ok(!is_new_here || is_stored)
     }
 }

@@ -12,6 +12,7 @@
 
 mod batch;
 mod open;
+mod pace;
 pub mod prune;
 mod settler;
 mod worker;

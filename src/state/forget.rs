@@ -62,6 +62,13 @@ impl Table {
             Self::Message => ("message_row", "received_at"),
         }
     }
+
+    fn history(self) -> &'static str {
+        match self {
+            Self::Notification => "history_row",
+            Self::Message => "message_history_row",
+        }
+    }
 }
 
 /// Up to `rows_max` keys after `key`, in order.
@@ -88,7 +95,10 @@ pub fn has_subject(connection: &Connection, table: Table, key: i64) -> rusqlite:
 pub fn remove(connection: &Connection, table: Table, key: i64) -> rusqlite::Result<()> {
     let (name, _) = table.names();
     connection.prepare_cached(&format!("DELETE FROM {name} WHERE key = ?1"))?.execute([key])?;
-    connection.prepare_cached("DELETE FROM history_row WHERE subject = ?1")?.execute([key])?;
+    let history = table.history();
+    connection
+        .prepare_cached(&format!("DELETE FROM {history} WHERE subject = ?1"))?
+        .execute([key])?;
     Ok(())
 }
 
@@ -102,4 +112,30 @@ pub fn old_unrecognised(
         .prepare_cached("DELETE FROM unrecognised WHERE seq <= ?1 AND received_at < ?2")?
         .execute(params![through, before.to_string()])?;
     Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tables::SCHEMA;
+
+    #[test]
+    fn a_subject_is_removed_with_its_own_history_and_no_other() {
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let count = |table: &str| -> i64 {
+            let sql = format!("SELECT count(*) FROM {table}");
+            connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+        };
+        let line = "7, 'receipt', NULL, NULL, '2026-11-22T00:00:00.000000Z', 0, x'00'";
+        for table in Table::ALL {
+            let history = table.history();
+            connection
+                .execute(&format!("INSERT INTO {history} VALUES (1, 0, {line})"), [])
+                .unwrap();
+        }
+        remove(&connection, Table::Message, 7).unwrap();
+        assert_eq!([count("history_row"), count("message_history_row")], [1, 0]);
+        remove(&connection, Table::Notification, 7).unwrap();
+        assert_eq!(count("history_row"), 0);
+    }
 }

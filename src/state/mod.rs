@@ -5,9 +5,8 @@
 //! (`…_row`), so that ours can change. A look-up by id or reference through them uses an index.
 //!
 //! [`write`] turns what settling found into rows, [`forget`] removes what is to be pruned, [`read`]
-//! answers questions. None of them knows a
-//! provider or what a status means. The same tables stand in the journal file, where they hold
-//! what pruned callbacks came to.
+//! answers questions. None of them knows a provider or what a status means. The same tables stand
+//! in the journal file, where they hold what pruned callbacks came to.
 
 pub mod tables;
 
@@ -15,6 +14,10 @@ pub mod write;
 
 pub mod forget;
 
+mod rows;
+
 pub mod read;
+
+pub mod export;
 
 pub(crate) use tables::state_tables;

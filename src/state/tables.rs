@@ -9,6 +9,11 @@
 //! - `history_row (subject, fingerprint)` finds a duplicate and reads one notification's history;
 //!   because subjects are given in order and news of one message comes close together, it grows
 //!   near its end.
+//!
+//! The history of received messages stands in a table of its own. In a shared one, whoever follows
+//! the public `history` by `seq > ?` would read all that is left of it at every look, in search of
+//! the next row of the rarer kind: each arm of the view must show its first row before the view can
+//! tell which of them comes first.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -43,7 +48,7 @@ pub const SCHEMA: Schema = Schema {
             FROM history_row AS h JOIN notification_row AS n ON n.key = h.subject
             UNION ALL
             SELECT seq, source, id, kind, h.status, h.completed_at, h.received_at, duplicate
-            FROM history_row AS h JOIN message_row AS m ON m.key = h.subject;"
+            FROM message_history_row AS h JOIN message_row AS m ON m.key = h.subject;"
     )],
 };
 
@@ -101,6 +106,19 @@ macro_rules! state_tables {
             PRIMARY KEY (seq, event)
         ) STRICT, WITHOUT ROWID;
         CREATE INDEX history_by_subject ON history_row (subject, fingerprint);
+        CREATE TABLE message_history_row (
+            seq INTEGER NOT NULL,
+            event INTEGER NOT NULL,
+            subject INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            status TEXT,
+            completed_at TEXT,
+            received_at TEXT NOT NULL,
+            duplicate INTEGER NOT NULL,
+            fingerprint BLOB NOT NULL,
+            PRIMARY KEY (seq, event)
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX message_history_by_subject ON message_history_row (subject, fingerprint);
         CREATE TABLE unrecognised (
             seq INTEGER PRIMARY KEY,
             source TEXT NOT NULL,

@@ -1,6 +1,7 @@
 //! Rows of the state: found, added, changed. Called by settling, inside its transaction.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
 
 use crate::callback::{Fingerprint, Identity, Kind, Precedence, ReceivedMessage, Standing};
 use crate::clock::Timestamp;
@@ -56,7 +57,7 @@ pub struct HistoryRow {
 }
 
 /// A callback that could not be understood, or not wholly.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnrecognisedRow {
     /// The callback's position in the journal.
     pub seq: i64,
@@ -238,21 +239,36 @@ pub fn put_message(
         .map(drop)
 }
 
-/// Whether an identical event about this subject is in the history.
+/// Whether an identical event about this subject is in the history; `kind` is any of its kinds.
 pub fn has_seen(
     connection: &Connection,
+    kind: Kind,
     subject: i64,
     fingerprint: Fingerprint,
 ) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM history_row WHERE subject = ?1 AND fingerprint = ?2")?
-        .exists(params![subject, fingerprint.0])
+    let sql = match kind {
+        Kind::ReceivedMessage => {
+            "SELECT 1 FROM message_history_row WHERE subject = ?1 AND fingerprint = ?2"
+        }
+        Kind::Receipt | Kind::Complaint | Kind::ReturnedLetter => {
+            "SELECT 1 FROM history_row WHERE subject = ?1 AND fingerprint = ?2"
+        }
+    };
+    connection.prepare_cached(sql)?.exists(params![subject, fingerprint.0])
 }
 
 /// Adds a line of history.
 pub fn add_history(connection: &Connection, row: &HistoryRow) -> rusqlite::Result<()> {
+    let sql = match row.kind {
+        Kind::ReceivedMessage => {
+            "INSERT INTO message_history_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+        }
+        Kind::Receipt | Kind::Complaint | Kind::ReturnedLetter => {
+            "INSERT INTO history_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+        }
+    };
     connection
-        .prepare_cached("INSERT INTO history_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
+        .prepare_cached(sql)?
         .execute(params![
             row.seq,
             row.event,
@@ -278,7 +294,9 @@ pub fn add_unrecognised(connection: &Connection, row: &UnrecognisedRow) -> rusql
 /// Copies what pruned callbacks came to from the tables of `from` into those of `to`; both are
 /// schema names of attached databases. What stands there under the same key is replaced.
 pub fn carry_over(connection: &Connection, from: &str, to: &str) -> rusqlite::Result<()> {
-    for table in ["notification_row", "message_row", "history_row", "unrecognised"] {
+    let tables =
+        ["notification_row", "message_row", "history_row", "message_history_row", "unrecognised"];
+    for table in tables {
         connection.execute_batch(&format!(
             "INSERT OR REPLACE INTO {to}.{table} SELECT * FROM {from}.{table}"
         ))?;
@@ -290,14 +308,14 @@ fn text(time: Option<Timestamp>) -> Option<String> {
     time.map(|time| time.to_string())
 }
 
-fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     match row.get_ref(column)?.as_str_or_null()? {
         None => Ok(None),
         Some(text) => parse(text, column).map(Some),
     }
 }
 
-fn some_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn some_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     parse(row.get_ref(column)?.as_str()?, column)
 }
 
