@@ -1,4 +1,141 @@
 //! receiptd: receive, settle, keep.
+//!
+//! This is the architecture page: what the program is, where things are, and what must never become
+//! untrue. How to set it up and run it stands in `README.md`; every setting, with its reason, in
+//! `config/receiptd.toml`.
+//!
+//! # Bird's eye
+//!
+//! GC Notify, GOV.UK Notify, their relatives and Adobe Journey Optimizer tell an app by callback
+//! what became of the messages it sent. A callback answered wrongly is lost for good, callbacks
+//! arrive late, twice and out of order, and none of them says which is the last word. receiptd
+//! stands beside the app, keeps each callback before it answers, and works out behind the answer
+//! what is true.
+//!
+//! Two halves that meet only in one file:
+//!
+//! ```text
+//!            the sender waits for this                    this comes after
+//!   ┌──────────────────────────────────────┐   ┌─────────────────────────────────────┐
+//!   listener → limits → source by path         cursor → recognise and parse → merge
+//!     → authenticate → append, fsync → 204       → state, history, cursor: one commit
+//!   └──────────────────┬───────────────────┘   └──────────────────┬──────────────────┘
+//!            receiptd.callbacks.db ────────────────────→ receiptd.db
+//!            the journal: the truth                      the state: what people read
+//! ```
+//!
+//! So the answer depends on two things only: who is calling, and whether the bytes are safe. A body
+//! that cannot be parsed, a bug in merging, a slow or damaged state file neither lose a callback nor
+//! delay its answer, and what a later version understands better is settled again from the journal.
+//! It is also several times faster than updating the state before the answer: an append dirties one
+//! page at the end of a file, an update a random one.
+//!
+//! # The map
+//!
+//! The modules below stand in the order in which a callback meets them.
+//!
+//! | room | what it does | what it does not know |
+//! |---|---|---|
+//! | [`clock`] | the only place that reads the time; a [`clock::Timestamp`] is an instant in UTC | |
+//! | [`callback`] | our nouns: callback, event, receipt, standing, precedence | I/O, providers |
+//! | [`receive`] | the front door: listener, TLS, limits, authentication, the answer table | what a callback says, but for the probe and a signature that covers the body |
+//! | [`journal`] | appends callbacks on one thread, commits many at once, notices full and failing disks | what a callback says |
+//! | [`provider`] | turns a sender's bytes into events, or says why it cannot | SQL, HTTP |
+//! | [`merge`] | joins what is reported of one notification | I/O, the clock, providers |
+//! | [`settle`] | follows the journal from a cursor and writes the state; prunes; rebuilds | HTTP, who is calling |
+//! | [`state`] | the public tables, their migrations, every `SELECT` and `INSERT` on them | providers, what a status means |
+//! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
+//! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
+//! | [`receiver`] | starts, stops and wires all of it; the one place that knows every room | |
+//! | [`lock`] | one process for each database, and only where locks hold | |
+//! | [`shutdown`] | signals as futures | |
+//! | [`replay`] | fixtures to settled notifications in memory, for tests and `receiptd replay` | |
+//! | [`config`] | defaults < file < environment < flags, all problems at once; the only place that reads the environment | |
+//! | [`telemetry`] | logs and metrics | |
+//! | [`cli`] | one file a command; the only room that prints | |
+//!
+//! `tests/` holds the system: `tests/fixtures/<provider>/<case>/` are callbacks as they come on the
+//! wire with the state they must come to, and `tests/readme.rs` holds the README to its word.
+//!
+//! # Threads
+//!
+//! One thread for every socket and timer (tokio, current-thread). One thread writes the journal, one
+//! the state, one each checkpoints them. The threads of the two files never wait for each other's
+//! lock. Whoever wants to change a file from elsewhere hands work to its thread
+//! ([`journal::Journal::on_writer`], [`settle::OnThread`]).
+//!
+//! # Invariants
+//!
+//! 1. No 2xx leaves before the transaction that holds the callback's bytes is committed with
+//!    `synchronous=FULL`. The one exception is the reachability probe, which is not kept at all.
+//! 2. Nothing after the append can fail, delay or alter an answer. `receive` never reads the state,
+//!    and nothing it does waits for settling.
+//! 3. Each file has one thread that writes it, on its only connection that does. Nobody else opens a
+//!    database file for writing while that runs; nothing ever opens one outside SQLite.
+//! 4. What is our fault or might pass is answered 503: never a 4xx, because senders drop what was
+//!    answered so; never a redirect, because they follow it without the body.
+//! 5. The journal never loses or changes a callback: it appends, and `prune` removes from its start
+//!    what is settled, after folding what it came to into tables of the same file.
+//! 6. The state never holds what the journal cannot give back. It may be deleted at any time.
+//! 7. [`merge::Facts::join`] does not depend on order, repetition or batches, and cannot fail. Nothing
+//!    else decides between two receipts.
+//! 8. State, history and cursor of a callback commit together or not at all.
+//! 9. Settling is deterministic: no clock, no chance, no configuration but what the journal remembers
+//!    of its sources.
+//! 10. An authentic callback is never refused for what it says. What is not understood is kept, with
+//!     a reason that holds none of its values.
+//! 11. Authentication comes before the body is polled, with one exception: a signature over the body
+//!     can only be checked once that is there, within the same bounds.
+//! 12. Every queue, body, batch and wait has a bound with a name. A full queue is a 503.
+//! 13. Tokens, bodies, addresses, numbers and texts of messages reach no log, no error, no metric
+//!     label and no path of a file. Their columns in the database are the only place they stand.
+//! 14. After an I/O error on the journal nothing more is acknowledged by this process: SQLite would
+//!     report success for pages that are gone.
+//!
+//! # One callback
+//!
+//! [`receive::server`] accepts a connection if there is a place for it, or makes the longest silent
+//! stranger leave. [`receive::request`] refuses what a proxy could read differently, finds the source
+//! by its path, and asks [`receive::authenticate`] about the head: every configured digest is
+//! compared, in constant time. Only then is the body read, within its length and its time.
+//! [`journal::Journal::append`] puts it in a bounded queue and gives back something to wait on. The
+//! journal's thread takes whatever has gathered, inserts it, commits once, and tells all of them;
+//! each is answered 204 by the one table in [`receive::answer`]. A caller that hangs up meanwhile
+//! changes nothing: the queue owns the bytes.
+//!
+//! The commit wakes the settling thread. It reads the batch after its cursor, lets
+//! [`provider::read`] make events of each body, groups these by whom they are about, drops repeats
+//! into the count of duplicates, joins the others ([`merge`]), and writes notifications, messages,
+//! history and cursor in one transaction. Whoever waits at `/settled` is told.
+//!
+//! # One crash
+//!
+//! Killed between the commit and the answer: the callback is in the journal, the sender has no answer
+//! and sends it again; it is identical, so it counts as a duplicate and changes nothing. Killed
+//! between the answer and settling: the cursor in the state still points before it, and the next
+//! start goes on from there. Power cut: the journal is synced at each commit and keeps everything
+//! acknowledged; the state is not, may fall back to an earlier cursor, and settles the rest again to
+//! the same rows. State file damaged or gone: it is set aside, not deleted, and settled again from
+//! the journal, while callbacks are received. The lock is the kernel's and ends with the process, so
+//! nothing needs cleaning up by hand.
+//!
+//! # One full disk
+//!
+//! Before each commit, and twice a second when idle, the journal's thread looks at the free space.
+//! Below `store.free_bytes_min` every callback is answered 503 and `/readyz` says no: senders keep
+//! what they have and come again. The thread then moves the write-ahead log into the file and cuts
+//! it; if even that lacks room it gives back the reserve that stands preallocated beside the journal.
+//! Once there is space for the minimum and the reserve, callbacks are accepted again, without a
+//! restart. Should the disk fill up in spite of that, the commit fails as a whole, its callers hear
+//! 503, and what was acknowledged before stays. The settling thread, on the same disk, tries again
+//! once a second and answers nobody.
+//!
+//! # One bad disk
+//!
+//! An I/O error, or damage, during a commit of the journal latches it: the callers of that commit
+//! and all after them hear 503, readiness goes, and the process ends with code 74 after a short
+//! drain. What was acknowledged was synced before. A supervisor starts it anew, and the new process
+//! finds out whether the disk is well.
 
 pub use provider::Provider;
 pub use receiver::Receiver;
@@ -33,8 +170,15 @@ pub mod lock;
 
 pub mod shutdown;
 
+pub mod replay;
+
 pub mod config;
 
 pub mod telemetry;
 
 pub mod cli;
+
+/// The README's Rust is compiled with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

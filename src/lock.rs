@@ -173,11 +173,21 @@ pub fn check_file_system(state: &Path, allow: bool) -> Result<(), LockError> {
     let folder = folder_of(state);
     let stat = rustix::fs::statfs(folder)
         .map_err(|error| LockError::Io { path: folder.to_owned(), error: error.into() })?;
-    // The type of `f_type` differs between architectures; the numbers are 32 bits everywhere.
-    match network_file_system(stat.f_type as u32) {
+    match network_file_system(magic(&stat)) {
         Some(kind) => Err(LockError::NetworkFileSystem { folder: folder.to_owned(), kind }),
         None => Ok(()),
     }
+}
+
+/// The kernel's number of a file system: 32 bits, in a field whose width and sign differ between
+/// architectures.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "only the low 32 bits mean anything, and a sign was extended from them"
+)]
+fn magic(stat: &rustix::fs::StatFs) -> u32 {
+    stat.f_type as u32
 }
 
 /// The name of the network file system with that magic number, from Linux's `magic.h` and the

@@ -7,19 +7,57 @@
 //! 78 the configuration is wrong.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::clock::Clock;
+use crate::lock::LockError;
+use crate::sqlite::OpenError;
+
+pub mod flags;
+
+mod setup;
 
 pub mod config;
 
-pub mod flags;
+pub mod client;
+
+pub mod replay;
+
+pub mod prune;
+
+mod progress;
+
+pub mod healthcheck;
+
+pub mod rebuild;
+
+pub mod check_db;
+
+pub mod backup;
 
 pub mod serve;
 
 pub mod demo;
+
+pub mod db;
+pub mod output;
+pub mod pages;
+
+pub mod show;
+
+pub mod explain;
+mod verdict;
+
+pub mod list;
+pub mod messages;
+pub mod unrecognised;
+
+pub mod stats;
+
+pub mod token;
 
 /// Why a command failed, in words for the person at the terminal.
 #[derive(Debug)]
@@ -57,6 +95,49 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What was to be printed could not be: the reader of a pipe has gone, or the disk is full.
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+    pub fn output(error: io::Error) -> Self {
+        Self::new(Self::IO, format!("failed to write the output: {error}"))
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::new(Self::IO, format!("failed to use the database: {error}"))
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::new(Self::IO, error.to_string())
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        match &error {
+            LockError::Held { holder, .. } => {
+                let by = holder.as_ref().map(|holder| format!(" ({holder})")).unwrap_or_default();
+                let message = format!("a receiver is running on this database{by}: stop it first");
+                Self::new(Self::NO, message)
+            }
+            LockError::Io { .. } => Self::new(Self::IO, error.to_string()),
+            LockError::NetworkFileSystem { .. } => Self::new(Self::CONFIG, error.to_string()),
+        }
+    }
+}
+
+/// Runs a future on a runtime of its own: commands are plain functions.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
+    Ok(runtime.block_on(future))
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.message)?;
@@ -73,23 +154,54 @@ struct Cli {
 }
 
 #[derive(Debug, clap::Subcommand)]
+#[command(disable_help_subcommand = true)]
 enum Command {
     Serve(serve::Args),
     Demo(demo::Args),
     Config(config::Args),
+    Token(token::Args),
+    Show(show::Args),
+    Explain(explain::Args),
+    List(list::Args),
+    Messages(messages::Args),
+    Unrecognised(unrecognised::Args),
+    Stats(stats::Args),
+    Replay(replay::Args),
+    Rebuild(rebuild::Args),
+    CheckDb(check_db::Args),
+    Backup(backup::Args),
+    Prune(prune::Args),
+    Healthcheck(healthcheck::Args),
+}
+
+impl Command {
+    fn run(&self, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+        let env = crate::config::environment();
+        match self {
+            Self::Serve(args) => serve::run(args, env, out),
+            Self::Demo(args) => demo::run(args, out),
+            Self::Config(args) => config::run(args, env, Clock::system().now(), out),
+            Self::Token(args) => token::run(args, out),
+            Self::Show(args) => show::run(args, out),
+            Self::Explain(args) => explain::run(args, out),
+            Self::List(args) => list::run(args, out),
+            Self::Messages(args) => messages::run(args, out),
+            Self::Unrecognised(args) => unrecognised::run(args, out),
+            Self::Stats(args) => stats::run(args, out),
+            Self::Replay(args) => replay::run(args, &env, out),
+            Self::Rebuild(args) => rebuild::run(args, &env, out),
+            Self::CheckDb(args) => check_db::run(args, &env, out),
+            Self::Backup(args) => backup::run(args, &env, out),
+            Self::Prune(args) => prune::run(args, &env, out),
+            Self::Healthcheck(args) => healthcheck::run(args, &env, out),
+        }
+    }
 }
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let mut out = std::io::stdout().lock();
-    let result = match command {
-        Command::Serve(args) => serve::run(&args, &mut out),
-        Command::Demo(args) => demo::run(&args, &mut out),
-        Command::Config(args) => {
-            config::run(&args, crate::config::environment(), Clock::system().now(), &mut out)
-        }
-    };
+    let result = command.run(&mut std::io::stdout().lock());
     result.unwrap_or_else(|failure| {
         #[expect(clippy::print_stderr, reason = "the one place where a failure is printed")]
         {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::batch::Tally;
 use super::open::Opened;
+use super::pace::Pace;
 use super::worker::Worker;
 use crate::clock::{Clock, Timestamp};
 use crate::journal::Progress;
@@ -161,6 +162,7 @@ pub fn start(
         is_failing: Arc::default(),
     };
     let worker = Worker {
+        pace: Pace::new(Instant::now(), progress.committed()),
         opened: Some(opened),
         journal_id,
         reader,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::open::{Opened, copy_base, open_state, set_aside};
+use super::pace::Pace;
 use super::settler::{Observer, Options, Report, Settled, Shared};
 use crate::callback::Callback;
 use crate::journal::Progress;
@@ -21,11 +22,11 @@ pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
 /// How long to wait for news before looking anyway.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How often a resting thread looks whether the burst is over.
+const TICK: Duration = Duration::from_millis(10);
+
 /// How long to wait after an error of the state file.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// How much the thread yields to those that answer callers, as a nice value.
-const NICE: i32 = 10;
 
 pub(super) struct Worker {
     /// `None` after an error, until the file is opened again.
@@ -38,22 +39,23 @@ pub(super) struct Worker {
     pub settled: Settled,
     pub tell: watch::Sender<i64>,
     pub observer: Observer,
+    pub pace: Pace,
 }
 
 impl Worker {
     pub fn run(mut self) {
-        give_way();
         loop {
             self.run_work();
             let seq = self.opened.as_ref().map_or(0, |opened| opened.seq);
             let committed = self.progress.wait_beyond(seq, LOOK);
+            self.pace.committed(Instant::now(), committed);
             let stopping = self.shared.stop.load(Ordering::Acquire);
             if committed > seq {
-                if let Err(error) = self.step(committed) {
-                    if stopping {
-                        break;
-                    }
-                    self.recover(&error);
+                match self.step(committed) {
+                    Ok(took) if !stopping => self.rest(took),
+                    Ok(_) => {}
+                    Err(_) if stopping => break,
+                    Err(error) => self.recover(&error),
                 }
             } else if stopping {
                 break;
@@ -71,8 +73,25 @@ impl Worker {
         }
     }
 
-    /// Settles one batch, from what is committed.
-    fn step(&mut self, committed: i64) -> rusqlite::Result<()> {
+    /// Gives way to a burst, for as long as it lasts.
+    fn rest(&mut self, took: Duration) {
+        let began = Instant::now();
+        loop {
+            let waited = self.settled.owed_since().map_or(0, |since| {
+                self.options.clock.now().unix_micros().saturating_sub(since.unix_micros())
+            });
+            let waited = Duration::from_micros(u64::try_from(waited).unwrap_or(0));
+            let rest = self.pace.rest(took, waited);
+            if began.elapsed() >= rest || self.shared.stop.load(Ordering::Acquire) {
+                return;
+            }
+            std::thread::sleep(TICK);
+            self.pace.committed(Instant::now(), self.progress.committed());
+        }
+    }
+
+    /// Settles one batch, from what is committed. How long it took.
+    fn step(&mut self, committed: i64) -> rusqlite::Result<Duration> {
         let started = Instant::now();
         let seq = self.ready_state()?;
         let callbacks =
@@ -89,9 +108,11 @@ impl Worker {
         if self.settled.is_failing.swap(false, Ordering::Relaxed) {
             tracing::info!("the state file can be written again");
         }
-        (self.observer)(&Report { tally, callbacks: count, took: started.elapsed() });
+        let took = started.elapsed();
+        self.pace.settled(count, took);
+        (self.observer)(&Report { tally, callbacks: count, took });
         self.tell.send_replace(reached);
-        Ok(())
+        Ok(took)
     }
 
     /// Opens the state again after an error, and starts a new one from what pruned callbacks came
@@ -142,11 +163,4 @@ impl Worker {
         }
         std::thread::sleep(PAUSE);
     }
-}
-
-/// On two cores settling would take the processor that answers callers need; while the other core
-/// is free this costs it nothing. Where the system does not allow it, it settles at full speed.
-fn give_way() {
-    let thread = rustix::thread::gettid();
-    let _ = rustix::process::setpriority_process(Some(thread), NICE);
 }

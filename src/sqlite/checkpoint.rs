@@ -2,8 +2,9 @@
 //!
 //! A thread with a connection of its own looks twice a second whether the WAL was written, and if
 //! so moves it into the database; PASSIVE, so that neither the writer nor a reader waits. Only when
-//! the WAL file has grown past [`WAL_BYTES_LARGE`] does it TRUNCATE, which holds the writer up for
-//! the little that PASSIVE left over. A checkpoint that fails is tried again: it moves bytes that
+//! the WAL file has grown past [`WAL_BYTES_LARGE`] does it RESTART, which holds the writer up for
+//! the little that PASSIVE left over; the file keeps its size, because writing over it is cheaper
+//! than making it grow. A checkpoint that fails is tried again: it moves bytes that
 //! are already durable in the WAL.
 
 use std::path::{Path, PathBuf};
@@ -16,14 +17,16 @@ use rusqlite::Connection;
 use super::{Access, OpenError, Schema, open};
 
 const LOOK: Duration = Duration::from_millis(500);
-const WAL_BYTES_LARGE: u64 = 64 << 20;
+const WAL_BYTES_LARGE: u64 = 16 << 20;
 
 /// How much a checkpoint may hold others up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Not at all.
     Passive,
-    /// Until the WAL is empty and its file cut to nothing.
+    /// Until all of the WAL is moved, so that its file is written again from the start.
+    Restart,
+    /// The same, and the file is cut to nothing.
     Truncate,
 }
 
@@ -43,6 +46,7 @@ pub fn wal_path(path: &Path) -> PathBuf {
 pub fn run(connection: &Connection, mode: Mode) -> rusqlite::Result<bool> {
     let sql = match mode {
         Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+        Mode::Restart => "PRAGMA wal_checkpoint(RESTART)",
         Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
     };
     connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
@@ -105,7 +109,7 @@ fn work(connection: &Connection, path: &Path, stop: &(Mutex<bool>, Condvar)) {
 fn checkpoint(connection: &Connection, wal_bytes: u64) {
     let mut result = run(connection, Mode::Passive);
     if result.is_ok() && wal_bytes > WAL_BYTES_LARGE {
-        result = run(connection, Mode::Truncate);
+        result = run(connection, Mode::Restart);
     }
     if let Err(error) = result {
         tracing::warn!(%error, "checkpoint failed; it will be tried again");

@@ -1,0 +1,114 @@
+//! `receiptd list`: notifications, newest first.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::Failure;
+use super::db;
+use super::flags::ConfigFlags;
+use super::output::{Column, second, text};
+use super::pages::PageFlags;
+use crate::state::read::{Filter, NotificationRow, Window};
+
+/// List notifications and their states, newest first
+///
+/// Newest is what was first heard of last. The table shows what fits the terminal; --format json
+/// (one object a line) and csv hold every column. CSV values are written as they came: a value that
+/// begins with = + - or @ is a formula to a spreadsheet, so import such columns as text.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  receiptd list --status failed --since 7d
+  receiptd list --reference application-1234
+  receiptd list --source passport --format csv > passport.csv")]
+pub struct Args {
+    /// Only with this status; may be given several times
+    ///
+    /// Any status word as it stands in the database, or `failed` for every word that says a message
+    /// did not reach its recipient.
+    #[arg(long = "status", value_name = "STATUS", value_delimiter = ',')]
+    pub statuses: Vec<String>,
+
+    /// Only with this reference, the one your app gave when it sent the message
+    #[arg(long, value_name = "TEXT")]
+    pub reference: Option<String>,
+
+    /// Only of this type: email, sms, letter, …
+    #[arg(long = "type", value_name = "TYPE")]
+    pub notification_type: Option<String>,
+
+    /// Which part of the list.
+    #[command(flatten)]
+    pub page: PageFlags,
+
+    /// Where the configuration and the data are.
+    #[command(flatten)]
+    pub flags: ConfigFlags,
+}
+
+/// What `--status failed` stands for: what GOV.UK Notify's read API lists under that word, and the
+/// words of its relatives that say the same.
+const FAILURES: [&str; 10] = [
+    "failed",
+    "temporary-failure",
+    "permanent-failure",
+    "technical-failure",
+    "provider-failure",
+    "validation-failure",
+    "validation-failed",
+    "virus-scan-failed",
+    "pii-check-failed",
+    "returned-letter",
+];
+
+const COLUMNS: [Column<NotificationRow>; 9] = [
+    Column { title: "id", rank: 0, text: |row| row.id.clone() },
+    Column { title: "status", rank: 0, text: |row| text(row.status.as_ref()) },
+    Column { title: "type", rank: 2, text: |row| text(row.notification_type.as_ref()) },
+    Column { title: "reference", rank: 4, text: |row| text(row.reference.as_ref()) },
+    Column { title: "source", rank: 3, text: |row| row.source.clone() },
+    Column { title: "completed (UTC)", rank: 5, text: |row| second(row.completed_at) },
+    Column { title: "received (UTC)", rank: 1, text: |row| second(Some(row.first_received_at)) },
+    Column { title: "complained", rank: 6, text: |row| second(row.complained_at) },
+    Column { title: "returned", rank: 6, text: |row| second(row.returned_at) },
+];
+
+/// Runs the command.
+///
+/// # Errors
+/// If the database cannot be read or the output not be written.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let reader = db::state(&args.flags)?;
+    let mut filter = Filter {
+        window: args.page.window(),
+        statuses: statuses(&args.statuses),
+        reference: args.reference.clone(),
+        notification_type: args.notification_type.clone(),
+    };
+    let read = |window: &Window| {
+        filter.window.clone_from(window);
+        reader.list(&filter)
+    };
+    args.page.write(&NotificationRow::COLUMNS, &COLUMNS, read, out)
+}
+
+fn statuses(words: &[String]) -> Vec<String> {
+    let expand = |word: &String| match word.as_str() {
+        "failed" => FAILURES.map(str::to_owned).to_vec(),
+        _ => vec![word.clone()],
+    };
+    words.iter().flat_map(expand).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::notify::is_known_status;
+
+    #[test]
+    fn every_failure_is_a_word_that_some_platform_uses() {
+        assert!(FAILURES.into_iter().all(is_known_status));
+        let words = ["failed".to_owned(), "sent".to_owned()];
+        assert_eq!(statuses(&words).len(), FAILURES.len() + 1);
+    }
+}

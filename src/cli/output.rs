@@ -1,0 +1,378 @@
+//! How commands write rows: a table for people, JSON lines and CSV for programs.
+//!
+//! Everything goes through the writer a command is given, so that a test can read it. A reader that
+//! goes away (`receiptd list | head`) has seen enough: that is no failure.
+//!
+//! Values come from callbacks and may hold anything. For people, characters that would steer a
+//! terminal or reorder a line are shown as symbols ([`plain`]); for programs, values are as they
+//! came, escaped only as JSON and CSV demand.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use comfy_table::{LineStyle, Table, TableStyle};
+use serde::Serialize;
+
+use super::Failure;
+use crate::clock::Timestamp;
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Columns that fit the terminal; the most important ones where it is narrow
+    Table,
+    /// One JSON object a line (JSON Lines), with every column
+    Json,
+    /// Comma-separated values with a heading, every column, values as they came
+    Csv,
+}
+
+/// What the output is looked at with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Screen {
+    /// How many characters fit a line; `None` if nothing bounds them.
+    pub width: Option<usize>,
+    /// Whether a person looks at it now.
+    pub is_terminal: bool,
+}
+
+impl Screen {
+    /// That of standard output.
+    pub fn of_stdout() -> Self {
+        let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        Self { width, is_terminal: io::stdout().is_terminal() }
+    }
+}
+
+/// A column of a table for people.
+pub struct Column<R> {
+    /// Its heading.
+    pub title: &'static str,
+    /// 0: always shown, whole. Others: the least important (greatest) give way first.
+    pub rank: u8,
+    /// What stands in it; not yet [`plain`].
+    pub text: fn(&R) -> String,
+}
+
+/// Longest text of a column that may give way, in characters: beside a time it fits 60 columns.
+const TEXT_CHARS_MAX: usize = 38;
+
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// What a command that only prints comes to.
+///
+/// # Errors
+/// If the output could not be written, unless because nobody reads it any more.
+pub fn done(written: io::Result<()>) -> Result<ExitCode, Failure> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Failure::IO, format!("failed to write the output: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Writes each row as one JSON object on its own line.
+pub fn json<R: Serialize>(rows: &[R], out: &mut dyn Write) -> io::Result<()> {
+    rows.iter().try_for_each(|row| {
+        serde_json::to_writer(&mut *out, row)?;
+        out.write_all(b"\n")
+    })
+}
+
+/// Writes rows as CSV, below `heading` if there is one.
+pub fn csv<R: Serialize>(
+    heading: Option<&[&str]>,
+    rows: &[R],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(out);
+    if let Some(heading) = heading {
+        writer.write_record(heading)?;
+    }
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    writer.flush()
+}
+
+/// Writes rows as a table of those columns that fit, or as a block a row where not even the
+/// important ones do. Columns with nothing in them are left out.
+pub fn table<R>(
+    screen: Screen,
+    columns: &[Column<R>],
+    rows: &[R],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let texts: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|column| cell(column, row)).collect()).collect();
+    let widths = widths(columns, &texts);
+    match choose(screen.width, columns, &texts, &widths) {
+        Some(chosen) => draw(columns, &texts, &chosen, out),
+        None => blocks(columns, rows, out),
+    }
+}
+
+fn cell<R>(column: &Column<R>, row: &R) -> String {
+    let text = (column.text)(row);
+    let text = plain(&text);
+    if column.rank > 0 { shorten(&text, TEXT_CHARS_MAX) } else { text.into_owned() }
+}
+
+fn widths<R>(columns: &[Column<R>], texts: &[Vec<String>]) -> Vec<usize> {
+    let mut table = Table::new();
+    table.set_header(columns.iter().map(|column| column.title));
+    table.add_rows(texts);
+    table.column_max_content_widths().into_iter().map(usize::from).collect()
+}
+
+/// Positions of the columns to show, in order; `None` if not even the important ones fit.
+fn choose<R>(
+    width: Option<usize>,
+    columns: &[Column<R>],
+    texts: &[Vec<String>],
+    widths: &[usize],
+) -> Option<Vec<usize>> {
+    let mut by_rank: Vec<usize> = (0..columns.len()).collect();
+    by_rank.sort_by_key(|&index| columns[index].rank);
+    let mut left = width.unwrap_or(usize::MAX);
+    let mut chosen = Vec::new();
+    for index in by_rank {
+        let rank = columns[index].rank;
+        if rank > 0 && texts.iter().all(|row| row[index].is_empty()) {
+            continue;
+        }
+        let gap = if chosen.is_empty() { 0 } else { usize::from(GAP) };
+        match left.checked_sub(widths[index] + gap) {
+            Some(rest) => left = rest,
+            None if rank == 0 => return None,
+            // What is less important must not take the place of what did not fit.
+            None => break,
+        }
+        chosen.push(index);
+    }
+    chosen.sort_unstable();
+    Some(chosen)
+}
+
+fn draw<R>(
+    columns: &[Column<R>],
+    texts: &[Vec<String>],
+    chosen: &[usize],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let rule = LineStyle::none().fill('─');
+    let mut table = Table::new();
+    table.load_style(TableStyle::new().header_separator(rule));
+    table.set_header(chosen.iter().map(|&index| columns[index].title));
+    table.add_rows(texts.iter().map(|row| chosen.iter().map(|&index| row[index].as_str())));
+    let last = chosen.len().saturating_sub(1);
+    for (position, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if position == last { 0 } else { GAP }));
+    }
+    writeln!(out, "{}", table.trim_fmt())
+}
+
+fn blocks<R>(columns: &[Column<R>], rows: &[R], out: &mut dyn Write) -> io::Result<()> {
+    for (index, row) in rows.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        block(columns, row, out)?;
+    }
+    Ok(())
+}
+
+/// Writes one row with a line for each column that has something in it, whole.
+pub fn block<R>(columns: &[Column<R>], row: &R, out: &mut dyn Write) -> io::Result<()> {
+    let width = columns.iter().map(|column| column.title.len()).max().unwrap_or(0);
+    for column in columns {
+        let text = (column.text)(row);
+        if !text.is_empty() {
+            writeln!(out, "{:width$}  {}", column.title, plain(&text))?;
+        }
+    }
+    Ok(())
+}
+
+/// The text without anything that steers a terminal or reorders a line: control characters become
+/// their pictures (`␛`), those of them that have none and the bidirectional ones their number.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        match u32::from(character) {
+            // U+2400 begins the pictures of the first 32 characters.
+            code @ 0..0x20 => shown.extend(char::from_u32(0x2400 + code)),
+            0x7f => shown.push('␡'),
+            code if is_unsafe(character) => shown.push_str(&format!("<U+{code:04X}>")),
+            _ => shown.push(character),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Controls, line and paragraph separators, marks and overrides of direction, invisible fillers,
+/// tags. Letters of right-to-left scripts are what they are.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+fn shorten(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(chars_max - 1).chain(['…']).collect(),
+    }
+}
+
+/// A text that may be missing.
+pub fn text(value: Option<&String>) -> String {
+    value.cloned().unwrap_or_default()
+}
+
+/// An instant to the second, in UTC; empty if there is none.
+pub fn second(time: Option<Timestamp>) -> String {
+    time.map(|time| time.to_string()[..19].replace('T', " ")).unwrap_or_default()
+}
+
+/// An instant to the last digit that counts, in UTC.
+pub fn moment(time: Timestamp) -> String {
+    let text = time.to_string().replace('T', " ");
+    let (whole, fraction) = text.trim_end_matches('Z').split_once('.').unwrap_or((&text, ""));
+    match fraction.trim_end_matches('0') {
+        "" => whole.to_owned(),
+        digits => format!("{whole}.{digits}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Message {
+        id: String,
+        status: String,
+        reference: String,
+    }
+
+    const COLUMNS: [Column<Message>; 3] = [
+        Column { title: "id", rank: 0, text: |row| row.id.clone() },
+        Column { title: "reference", rank: 2, text: |row| row.reference.clone() },
+        Column { title: "status", rank: 1, text: |row| row.status.clone() },
+    ];
+
+    fn message(id: &str, status: &str, reference: &str) -> Message {
+        Message { id: id.into(), status: status.into(), reference: reference.into() }
+    }
+
+    fn tabled(width: usize, rows: &[Message]) -> String {
+        let mut out = Vec::new();
+        let screen = Screen { width: Some(width), is_terminal: true };
+        table(screen, &COLUMNS, rows, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_least_important_columns_give_way_first() {
+        let rows = [message("n-1", "delivered", "order 7"), message("n-2", "sent", "")];
+        let rule = |width: usize| "─".repeat(width);
+        let all = format!(
+            "id   reference  status\n{}\nn-1  order 7    delivered\nn-2             sent\n",
+            rule(25)
+        );
+        assert_eq!(tabled(25, &rows), all);
+        let without_reference = format!("id   status\n{}\nn-1  delivered\nn-2  sent\n", rule(14));
+        assert_eq!(tabled(24, &rows), without_reference);
+        assert_eq!(tabled(3, &rows), format!("id\n{}\nn-1\nn-2\n", rule(3)));
+    }
+
+    #[test]
+    fn where_not_even_the_important_columns_fit_rows_become_blocks() {
+        let rows = [message("n-1", "sent", "7"), message("n-2", "", "")];
+        assert_eq!(
+            tabled(2, &rows),
+            "id         n-1\nreference  7\nstatus     sent\n\nid         n-2\n"
+        );
+    }
+
+    #[test]
+    fn a_column_with_nothing_in_it_is_left_out_and_a_long_text_is_cut() {
+        let rows = [message("n-1", &"s".repeat(100), "")];
+        let table = tabled(80, &rows);
+        assert!(!table.contains("reference"), "{table}");
+        assert!(table.ends_with(&format!("  {}…\n", "s".repeat(TEXT_CHARS_MAX - 1))), "{table}");
+    }
+
+    #[test]
+    fn nothing_in_a_table_steers_the_terminal_or_reorders_a_line() {
+        for (text, expected) in [
+            ("\u{1b}[2Jgone\r\n", "␛[2Jgone␍␊"),
+            ("a\0b\u{7f}", "a␀b␡"),
+            ("\u{9b}31m", "<U+009B>31m"),
+            ("exe.\u{202e}gpj", "exe.<U+202E>gpj"),
+            ("\u{2067}x\u{2069}\u{feff}", "<U+2067>x<U+2069><U+FEFF>"),
+            ("مرحبا café 👩\u{200d}💻", "مرحبا café 👩\u{200d}💻"),
+        ] {
+            assert_eq!(plain(text), expected);
+            let table = tabled(80, &[message(text, text, text)]);
+            let is_steering = |c: char| c != '\n' && is_unsafe(c);
+            assert!(!table.contains(is_steering), "{table:?}");
+        }
+    }
+
+    #[test]
+    fn programs_get_every_value_as_it_came() {
+        #[derive(Serialize)]
+        struct Row {
+            id: &'static str,
+            status: Option<&'static str>,
+            count: i64,
+        }
+        let rows = [
+            Row { id: "=1+1,\"\u{1b}", status: None, count: 1 },
+            Row { id: "b\nc", status: Some(""), count: 2 },
+        ];
+        let mut out = Vec::new();
+        json(&rows, &mut out).unwrap();
+        let expected = r#"{"id":"=1+1,\"\u001b","status":null,"count":1}
+{"id":"b\nc","status":"","count":2}
+"#;
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        csv(Some(&["id", "status", "count"]), &rows, &mut out).unwrap();
+        let expected = "id,status,count\n\"=1+1,\"\"\u{1b}\",,1\n\"b\nc\",,2\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn csv_has_its_heading_even_without_rows() {
+        let mut out = Vec::new();
+        csv::<()>(Some(&["id", "status"]), &[], &mut out).unwrap();
+        assert_eq!(out, b"id,status\n");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure_and_a_full_disk_is() {
+        let written = |kind: io::ErrorKind| done(Err(kind.into()));
+        assert!(written(io::ErrorKind::BrokenPipe).is_ok());
+        assert_eq!(written(io::ErrorKind::StorageFull).unwrap_err().code, Failure::IO);
+    }
+
+    #[test]
+    fn an_instant_is_shown_as_short_as_it_can_be() {
+        let moments = ["2026-11-22T10:00:00Z", "2026-11-22T10:00:00.120Z"].map(|text| {
+            let time: Timestamp = text.parse().unwrap();
+            (second(Some(time)), moment(time))
+        });
+        assert_eq!(moments[0], ("2026-11-22 10:00:00".into(), "2026-11-22 10:00:00".into()));
+        assert_eq!(moments[1], ("2026-11-22 10:00:00".into(), "2026-11-22 10:00:00.12".into()));
+    }
+}
