@@ -5,7 +5,6 @@
 //! service with the default settings, [`Receiver::post`] is a request over a socket, and
 //! [`Receiver::notification`] reads the file that an app may read too.
 
-use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use data_encoding::HEXLOWER;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
-use crate::client::{self, Connection};
+use crate::client::{self, Client, ClientError, Options, Target};
 use crate::clock::Clock;
 use crate::config::{self, Flags, Layers, Problems};
 use crate::provider::Provider;
@@ -79,7 +78,7 @@ impl Receiver {
 
     /// The URL that source posts to; `None` if there is no such source.
     pub fn callback_url(&self, source: &str) -> Option<String> {
-        let path = self.callback_path(source)?;
+        let path = self.door.routes.path_of(source)?;
         Some(format!("{}://{}{path}", self.scheme(), self.callbacks()))
     }
 
@@ -87,17 +86,16 @@ impl Receiver {
     /// returns the code of the answer: 204 once the callback is durable.
     ///
     /// # Errors
-    /// If there is no such source, no answer, or callbacks arrive over TLS.
-    pub async fn post(&self, source: &str, token: &str, body: &[u8]) -> io::Result<u16> {
-        let path = self.callback_path(source).ok_or(io::ErrorKind::NotFound)?;
-        if self.scheme() != "http" {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "callbacks arrive over TLS"));
-        }
+    /// If there is no such source, no answer, or TLS with a certificate this machine does not trust.
+    pub async fn post(&self, source: &str, token: &str, body: &[u8]) -> Result<u16, ClientError> {
+        let wrong = |problem: &str| ClientError::Url(problem.to_owned());
+        let url = self.callback_url(source).ok_or_else(|| wrong("no source has that name"))?;
+        let bearer = client::bearer(token).ok_or_else(|| wrong("no header can hold this token"))?;
         let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, client::bearer(token)?);
+        headers.insert(AUTHORIZATION, bearer);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut connection = Connection::open(self.callbacks()).await?;
-        connection.post(&path, headers, Bytes::copy_from_slice(body)).await
+        let mut client = Client::new(Target::parse(&url)?, Options::default())?;
+        Ok(client.post(headers, Bytes::copy_from_slice(body)).await?.code)
     }
 
     /// What is settled about a notification; `None` if nothing is. Wait for
@@ -113,5 +111,42 @@ impl Receiver {
         let found = Reader::open(self.state_path())?.notification(Some(source), id)?;
         // Source and id are unique together.
         Ok(found.into_iter().next())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECEIPT: &[u8] = br#"{"id": "n", "status": "sent", "notification_type": "sms"}"#;
+
+    #[tokio::test]
+    async fn a_folder_keeps_what_a_receiver_before_had_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = || Receiver::in_folder(folder.path(), "visa", Provider::Notify, "a-token");
+        let receiver = start().await.unwrap();
+        assert_eq!(receiver.post("visa", "a-token", RECEIPT).await.unwrap(), 204);
+        receiver.stop().await;
+        let receiver = start().await.unwrap();
+        receiver.settled().await;
+        let found = receiver.notification("visa", "n").unwrap().unwrap();
+        assert_eq!(found.status.as_deref(), Some("sent"));
+        assert_eq!(receiver.notification("visa", "another").unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_token_is_an_answer_and_a_wrong_name_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |name: &'static str| {
+            Receiver::in_folder(folder.path(), name, Provider::Notify, "a-token")
+        };
+        assert!(matches!(start("No Name").await, Err(EmbedError::Settings(_))));
+        let receiver = start("visa").await.unwrap();
+        assert_eq!(receiver.post("visa", "another", RECEIPT).await.unwrap(), 401);
+        let refused = receiver.post("passport", "a-token", RECEIPT).await;
+        assert!(matches!(refused, Err(ClientError::Url(_))), "{refused:?}");
+        assert_eq!(receiver.callback_url("passport"), None);
+        let url = format!("http://{}/callbacks/visa", receiver.callbacks());
+        assert_eq!(receiver.callback_url("visa"), Some(url));
     }
 }

@@ -103,7 +103,7 @@ pub struct Receiver {
     callbacks: SocketAddr,
     admin: SocketAddr,
     new_token: Option<String>,
-    door: Arc<FrontDoor>,
+    pub(crate) door: Arc<FrontDoor>,
     journal: Journal,
     writer: journal::Writer,
     settled: Settled,
@@ -212,11 +212,6 @@ impl Receiver {
     /// Where health and metrics are.
     pub fn admin(&self) -> SocketAddr {
         self.admin
-    }
-
-    /// The path that source posts to; `None` if there is no such source.
-    pub fn callback_path(&self, source: &str) -> Option<String> {
-        self.door.routes.path_of(source)
     }
 
     /// `https` if callbacks arrive over TLS, else `http`.

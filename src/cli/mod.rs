@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::client::ClientError;
 use crate::clock::Clock;
 use crate::lock::LockError;
 use crate::sqlite::OpenError;
@@ -21,8 +22,6 @@ pub mod flags;
 mod setup;
 
 pub mod config;
-
-pub mod client;
 
 pub mod replay;
 
@@ -112,6 +111,17 @@ impl From<rusqlite::Error> for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         Self::new(Self::IO, error.to_string())
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let code = match error {
+            ClientError::Url(_) => Self::USAGE,
+            ClientError::Trust(_) => Self::IO,
+            ClientError::Connect { .. } | ClientError::Answer { .. } => Self::UNAVAILABLE,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

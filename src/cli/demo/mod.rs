@@ -2,7 +2,7 @@
 //!
 //! Nothing is mocked: a receiver as `serve` runs it, requests over sockets, answers after an fsync,
 //! the state read from the file an app would read. What is played and what must come of it is a
-//! table ([`scenario`]); [`stage`] plays it, [`verdict`] compares, [`show`] prints. Because every
+//! table (`scenario`); `stage` plays it, `verdict` compares, `show` prints. Because every
 //! answer and every state is compared, `demo --once` is a test of the binary it is part of.
 
 use std::io::Write;
@@ -72,11 +72,7 @@ enum Format {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     // What goes wrong is worth a line; refusals and unread bodies are part of the show.
     start_logging(Log { format: LogFormat::Text, level: tracing::Level::ERROR });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
-    runtime.block_on(demo(args, out))
+    super::block_on(demo(args, out))?
 }
 
 async fn demo(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
@@ -107,7 +103,7 @@ async fn for_people(stage: &mut Stage, once: bool, out: &mut dyn Write) -> Resul
     say(out, &show::opening(screen, stage));
     let mut lives = Vec::new();
     for (life, number) in LIVES.iter().zip(1..) {
-        let played = stage.play(life, number).await.map_err(|error| no_answer(&error))?;
+        let played = stage.play(life, number).await?;
         say(out, &show::life(screen, number, life, &played.fates));
         lives.push(played);
     }
@@ -124,11 +120,13 @@ async fn for_people(stage: &mut Stage, once: bool, out: &mut dyn Write) -> Resul
 async fn for_programs(stage: &mut Stage, once: bool, out: &mut dyn Write) -> Result<bool, Failure> {
     let mut lives = Vec::new();
     for (life, number) in LIVES.iter().zip(1..) {
-        lives.push(stage.play(life, number).await.map_err(|error| no_answer(&error))?);
+        lives.push(stage.play(life, number).await?);
     }
     let verdicts = judge(stage, &lives).await?;
     for (verdict, played) in verdicts.iter().zip(&lives) {
-        say(out, &format!("{}\n", json!(Line::of(verdict, &played.fates))));
+        let line = serde_json::to_string(&Line::of(verdict, &played.fates))
+            .map_err(|error| Failure::output(error.into()))?;
+        say(out, &format!("{line}\n"));
     }
     if !once {
         let line = json!({
@@ -154,10 +152,6 @@ async fn judge(stage: &Stage, lives: &[Played]) -> Result<Vec<Verdict>, Failure>
             Ok(Verdict::of(number, life, &played.fates, outcome))
         })
         .collect()
-}
-
-fn no_answer(error: &std::io::Error) -> Failure {
-    Failure::new(Failure::UNAVAILABLE, format!("a callback got no answer: {error}"))
 }
 
 /// Prints. Standard output may be closed; the demonstration works all the same.
