@@ -4,7 +4,7 @@ use comfy_table::{
     CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width,
 };
 
-use super::body::reference;
+use super::body::message_id;
 use super::scenario::{Fate, GC_NOTIFY, Life, Outcome, Says};
 use super::stage::Stage;
 use super::verdict::{self, Verdict};
@@ -116,7 +116,7 @@ pub fn table(screen: Screen, verdicts: &[Verdict]) -> String {
     table.load_style(TableStyle::new().header_separator(rule));
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(u16::try_from(screen.width).unwrap_or(u16::MAX));
-    table.set_header(["", "message", "settled state", "receipts", "expected?"]);
+    table.set_header(["", "message", "settled state", "receipts", "right?"]);
     for verdict in verdicts {
         let mark = if verdict.is_as_expected() { "✓ yes" } else { "✗ no" };
         let state = verdict::state(&verdict.outcome);
@@ -179,20 +179,27 @@ pub fn invitation(screen: Screen, stage: &Stage) -> String {
     let token = stage.token(&GC_NOTIFY);
     let (admin, database) = (stage.receiver.admin(), stage.database());
     let database = database.display();
+    let (program, first) = (program(), message_id(1));
     let title = screen.bold("Your turn");
-    let reference = reference(99);
+    let send = screen.wrap(0, "The receiver goes on until Ctrl-C. Send it a receipt:");
+    let look = screen.wrap(0, "See what became of it, and why message 1 is what it is:");
     format!(
-        "\n{title}: the receiver goes on until Ctrl-C. Send it a receipt:\n\n\
+        "\n{title}\n\n{send}\n\
          curl -i {url} \\\n  \
            -H 'Authorization: Bearer {token}' \\\n  \
-           -d '{{\"id\": \"my-first\", \"reference\": \"{reference}\",\n       \
-                \"status\": \"delivered\", \"notification_type\": \"sms\"}}'\n\n\
-         and see what became of it:\n\n\
-         sqlite3 -readonly {database} \\\n  \
-           'SELECT id, status, receipts FROM notification'\n\n\
-         health   http://{admin}/readyz\n\
-         metrics  http://{admin}/metrics\n\
-         settled  http://{admin}/settled?wait=5s\n\
-         database {database}\n"
+           -d '{{\"id\": \"my-first\", \"status\": \"delivered\",\n       \
+                \"notification_type\": \"sms\"}}'\n\n\
+         {look}\n\
+         {program} show my-first \\\n  --db {database}\n\
+         {program} explain \\\n  {first} \\\n  --db {database}\n\n\
+         health    http://{admin}/readyz\n\
+         metrics   http://{admin}/metrics\n\
+         settled   http://{admin}/settled?wait=5s\n\
+         database  {database}\n"
     )
+}
+
+/// This program, as it was called.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "receiptd".to_owned())
 }

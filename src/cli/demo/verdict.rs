@@ -57,7 +57,7 @@ pub fn fate(fate: Fate) -> String {
     let Fate { answer, kept } = fate;
     let word = match (answer, kept) {
         (_, true) => "kept",
-        (200..300, false) => "nothing to keep",
+        (200..300, false) => "not kept",
         (_, false) => "refused",
     };
     format!("{answer}, {word}")
