@@ -49,6 +49,7 @@
 //! | [`receiver`] | starts, stops and wires all of it; the one place that knows every room | |
 //! | [`lock`] | one process for each database, and only where locks hold | |
 //! | [`shutdown`] | signals as futures | |
+//! | [`replay`] | fixtures to settled notifications in memory, for tests and `receiptd replay` | |
 //! | [`config`] | defaults < file < environment < flags, all problems at once; the only place that reads the environment | |
 //! | [`telemetry`] | logs and metrics | |
 //! | [`cli`] | one file a command; the only room that prints | |
@@ -172,3 +173,8 @@ pub mod config;
 pub mod telemetry;
 
 pub mod cli;
+
+/// The README's Rust is compiled with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
