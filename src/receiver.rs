@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::api::Api;
@@ -113,6 +113,7 @@ pub struct Receiver {
     stop_server: oneshot::Sender<()>,
     server: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
+    look_at_tls: Arc<Notify>,
     _control_file: ControlFile,
     _lock: Lock,
 }
@@ -175,8 +176,10 @@ impl Receiver {
             },
         });
         background.push(tokio::spawn(api.run(admin_listener)));
+        let look_at_tls = Arc::new(Notify::new());
         if let (Some(reloader), Some(in_force)) = (tls, in_force) {
-            background.push(tokio::spawn(follow_tls_files(reloader, in_force)));
+            let look = Arc::clone(&look_at_tls);
+            background.push(tokio::spawn(follow_tls_files(reloader, in_force, look)));
         }
         let (stop_server, stop) = oneshot::channel();
         let server = tokio::spawn(server.run(async { drop(stop.await) }));
@@ -195,6 +198,7 @@ impl Receiver {
             stop_server,
             server,
             background,
+            look_at_tls,
             _control_file: control_file,
             _lock: lock,
         })
@@ -236,14 +240,15 @@ impl Receiver {
         self.journal.progress().latched().await;
     }
 
-    /// Puts these sources in the place of the old, without dropping a connection. Everything else
-    /// needs a new start.
+    /// Puts these sources in the place of the old and looks at the TLS files, without dropping a
+    /// connection. Everything else needs a new start.
     ///
     /// # Errors
     /// If the journal cannot remember them; then the old ones stay.
     pub fn reload(&self, sources: &[Source]) -> Result<(), StartError> {
         remember(sources, &self.journal)?;
         self.door.routes.replace(sources);
+        self.look_at_tls.notify_one();
         Ok(())
     }
 
@@ -368,9 +373,10 @@ pub fn random_bearer() -> io::Result<String> {
     Ok(data_encoding::BASE64URL_NOPAD.encode(&bytes))
 }
 
-async fn follow_tls_files(mut reloader: Reloader, in_force: TlsInForce) {
+async fn follow_tls_files(mut reloader: Reloader, in_force: TlsInForce, look: Arc<Notify>) {
     loop {
-        tokio::time::sleep(TLS_LOOK).await;
+        // Elapsed: time to look without having been asked.
+        let _ = tokio::time::timeout(TLS_LOOK, look.notified()).await;
         match reloader.refresh() {
             Refreshed::Reloaded => {
                 *in_force.write().unwrap_or_else(std::sync::PoisonError::into_inner) =

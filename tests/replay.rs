@@ -123,12 +123,12 @@ fn up_to_seven_receipts_of_a_notification_every_order_is_tried() {
 }
 
 #[test]
-fn of_more_receipts_as_many_orders_are_tried_by_chance() {
+fn of_more_receipts_a_thousand_orders_are_tried_by_chance() {
     let statuses = ["sent", "a", "b", "c", "d", "e", "f", "g"];
     let fixtures = receipts_of_one_version(&statuses);
     let mut offline = Offline::new("fixtures", Provider::GcNotify).unwrap();
     let verdict = permute(&mut offline, &fixtures, 1).unwrap();
-    assert_eq!(verdict, Verdict::One { notifications: 1, orders: 5_040 });
+    assert_eq!(verdict, Verdict::One { notifications: 1, orders: 1_000 });
 }
 
 #[test]

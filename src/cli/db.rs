@@ -3,42 +3,35 @@
 use std::path::{Path, PathBuf};
 
 use super::Failure;
+use super::flags::ConfigFlags;
+use super::setup;
+use crate::config;
 use crate::journal;
 use crate::sqlite::OpenError;
 use crate::state::read::Reader;
 
-/// Where the data is.
-#[derive(Clone, Debug, clap::Args)]
-pub struct DbFlags {
-    /// The state file; the journal stands beside it, with .db replaced by .callbacks.db
-    #[arg(long, value_name = "FILE", env = "RECEIPTD_STORE_PATH", default_value = "receiptd.db")]
-    pub db: PathBuf,
+/// The state, to be read.
+///
+/// # Errors
+/// If the configuration is wrong, there is no state, or it cannot be opened: with what to do.
+pub fn state(flags: &ConfigFlags) -> Result<Reader, Failure> {
+    let path = path(flags)?;
+    must_exist(&path)?;
+    Reader::open(&path).map_err(not_opened)
 }
 
-impl DbFlags {
-    fn path(&self) -> Result<PathBuf, Failure> {
-        Ok(self.db.clone())
-    }
+/// The journal beside it, to be read.
+///
+/// # Errors
+/// As for the state.
+pub fn journal(flags: &ConfigFlags) -> Result<journal::reader::Reader, Failure> {
+    let path = journal::path_beside(&path(flags)?);
+    must_exist(&path)?;
+    journal::reader::Reader::open(&path).map_err(not_opened)
+}
 
-    /// The state, to be read.
-    ///
-    /// # Errors
-    /// If there is none, or it cannot be opened, with what to do about it.
-    pub fn state(&self) -> Result<Reader, Failure> {
-        let path = self.path()?;
-        must_exist(&path)?;
-        Reader::open(&path).map_err(not_opened)
-    }
-
-    /// The journal beside it, to be read.
-    ///
-    /// # Errors
-    /// As for the state.
-    pub fn journal(&self) -> Result<journal::reader::Reader, Failure> {
-        let path = journal::path_beside(&self.path()?);
-        must_exist(&path)?;
-        journal::reader::Reader::open(&path).map_err(not_opened)
-    }
+fn path(flags: &ConfigFlags) -> Result<PathBuf, Failure> {
+    setup::settings(flags, &config::environment()).map(|settings| settings.store.path)
 }
 
 fn must_exist(path: &Path) -> Result<(), Failure> {
@@ -46,7 +39,7 @@ fn must_exist(path: &Path) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Failure::new(Failure::IO, format!("there is no database at {}", path.display()))
-                .hint("`receiptd serve` makes it; is --db (or [store] path) the one it uses?"))
+                .hint("`receiptd serve` makes it; is --db (or store.path) the one it uses?"))
         }
         Err(error) => {
             Err(Failure::new(Failure::IO, format!("failed to look at {}: {error}", path.display())))
@@ -59,7 +52,7 @@ fn not_opened(error: OpenError) -> Failure {
     let failure = Failure::new(Failure::IO, error.to_string());
     match &error {
         OpenError::Foreign { .. } => {
-            failure.hint("--db names the state file, the one without .callbacks in its name")
+            failure.hint("is --db (or store.path) the state file that `receiptd serve` uses?")
         }
         error if error.is_damage() => failure
             .hint("`receiptd check-db` says how far; `receiptd rebuild` makes the state anew"),

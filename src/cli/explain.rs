@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::Failure;
-use super::db::{DbFlags, unreadable};
+use super::db::{self, unreadable};
+use super::flags::ConfigFlags;
 use super::output::{self, moment, plain};
 use super::show::{Format, not_found};
 use super::verdict::{Line, Told, Verdict, judge};
@@ -38,9 +39,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 
-    /// Where the data is.
+    /// Where the configuration and the data are.
     #[command(flatten)]
-    pub db: DbFlags,
+    pub flags: ConfigFlags,
 }
 
 /// Runs the command.
@@ -49,7 +50,7 @@ pub struct Args {
 /// If a database cannot be read, no notification has that id, or the output cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let Args { id, source, .. } = args;
-    let state = args.db.state()?;
+    let state = db::state(&args.flags)?;
     let notifications = state.notification(source.as_deref(), id).map_err(unreadable)?;
     if notifications.is_empty() {
         if !state.message(source.as_deref(), id).map_err(unreadable)?.is_empty() {
@@ -58,7 +59,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         }
         return Err(not_found(id, source.as_deref()));
     }
-    let mut journal = args.db.journal()?;
+    let mut journal = db::journal(&args.flags)?;
     for (index, notification) in notifications.iter().enumerate() {
         let lines = explain(&state, &mut journal, notification).map_err(unreadable)?;
         let written = match args.format {

@@ -50,10 +50,15 @@ pub fn run(
     let (line, code) = match ask(args, env) {
         Ok(answer) if (200..300).contains(&answer.code) => ("ready".to_owned(), ExitCode::SUCCESS),
         Ok(answer) => (format!("not ready: {}", reason(&answer)), ExitCode::from(Failure::NO)),
-        Err(failure) => (format!("not ready: {failure}"), ExitCode::from(Failure::NO)),
+        Err(failure) => (format!("not ready: {}", one_line(&failure)), ExitCode::from(Failure::NO)),
     };
     writeln!(out, "{line}").map_err(Failure::output)?;
     Ok(code)
+}
+
+/// What keeps the outcome of health checks shows one line of it.
+fn one_line(failure: &Failure) -> String {
+    failure.message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn ask(args: &Args, env: &[(String, String)]) -> Result<Answer, Failure> {

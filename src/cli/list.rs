@@ -4,7 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::db::DbFlags;
+use super::db;
+use super::flags::ConfigFlags;
 use super::output::{Column, second, text};
 use super::pages::PageFlags;
 use crate::state::read::{Filter, NotificationRow, Window};
@@ -40,9 +41,9 @@ pub struct Args {
     #[command(flatten)]
     pub page: PageFlags,
 
-    /// Where the data is.
+    /// Where the configuration and the data are.
     #[command(flatten)]
-    pub db: DbFlags,
+    pub flags: ConfigFlags,
 }
 
 /// What `--status failed` stands for: what GOV.UK Notify's read API lists under that word, and the
@@ -77,7 +78,7 @@ const COLUMNS: [Column<NotificationRow>; 9] = [
 /// # Errors
 /// If the database cannot be read or the output not be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let reader = args.db.state()?;
+    let reader = db::state(&args.flags)?;
     let mut filter = Filter {
         window: args.page.window(),
         statuses: statuses(&args.statuses),

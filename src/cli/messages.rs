@@ -4,7 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::db::DbFlags;
+use super::db;
+use super::flags::ConfigFlags;
 use super::output::{Column, second, text};
 use super::pages::PageFlags;
 use crate::state::read::MessageRow;
@@ -22,18 +23,18 @@ pub struct Args {
     #[command(flatten)]
     pub page: PageFlags,
 
-    /// Where the data is.
+    /// Where the configuration and the data are.
     #[command(flatten)]
-    pub db: DbFlags,
+    pub flags: ConfigFlags,
 }
 
 const COLUMNS: [Column<MessageRow>; 6] = [
     Column { title: "received (UTC)", rank: 0, text: |row| second(Some(row.received_at)) },
-    Column { title: "from", rank: 0, text: |row| text(row.source_number.as_ref()) },
-    Column { title: "to", rank: 4, text: |row| text(row.destination_number.as_ref()) },
+    Column { title: "from", rank: 2, text: |row| text(row.source_number.as_ref()) },
+    Column { title: "to", rank: 5, text: |row| text(row.destination_number.as_ref()) },
     Column { title: "message", rank: 1, text: |row| text(row.message.as_ref()) },
-    Column { title: "source", rank: 3, text: |row| row.source.clone() },
-    Column { title: "id", rank: 2, text: |row| row.id.clone() },
+    Column { title: "source", rank: 4, text: |row| row.source.clone() },
+    Column { title: "id", rank: 3, text: |row| row.id.clone() },
 ];
 
 /// Runs the command.
@@ -41,6 +42,31 @@ const COLUMNS: [Column<MessageRow>; 6] = [
 /// # Errors
 /// If the database cannot be read or the output not be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let reader = args.db.state()?;
+    let reader = db::state(&args.flags)?;
     args.page.write(&MessageRow::COLUMNS, &COLUMNS, |window| reader.messages(window), out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::{Screen, table};
+
+    #[test]
+    fn what_was_written_is_seen_even_on_60_columns() {
+        let row = MessageRow {
+            source: "passport".to_owned(),
+            id: "740e5834-3a29-46b4-9a6f-16142fde533a".to_owned(),
+            source_number: Some("447700900111".to_owned()),
+            destination_number: None,
+            message: Some("my passport did not come ".repeat(9)),
+            date_received: None,
+            received_at: "2026-11-22T10:00:00Z".parse().unwrap(),
+        };
+        let mut out = Vec::new();
+        let screen = Screen { width: Some(60), is_terminal: true };
+        table(screen, &COLUMNS, &[row], &mut out).unwrap();
+        let table = String::from_utf8(out).unwrap();
+        assert!(table.contains("2026-11-22 10:00:00  my passport did not come"), "{table}");
+        assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
+    }
 }

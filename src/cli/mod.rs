@@ -7,7 +7,7 @@
 //! 78 the configuration is wrong.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -26,7 +26,17 @@ pub mod client;
 
 pub mod replay;
 
+pub mod prune;
+
+mod progress;
+
 pub mod healthcheck;
+
+pub mod rebuild;
+
+pub mod check_db;
+
+pub mod backup;
 
 pub mod serve;
 
@@ -142,21 +152,52 @@ struct Cli {
 }
 
 #[derive(Debug, clap::Subcommand)]
+#[command(disable_help_subcommand = true)]
 enum Command {
     Serve(serve::Args),
     Config(config::Args),
+    Token(token::Args),
+    Show(show::Args),
+    Explain(explain::Args),
+    List(list::Args),
+    Messages(messages::Args),
+    Unrecognised(unrecognised::Args),
+    Stats(stats::Args),
+    Replay(replay::Args),
+    Rebuild(rebuild::Args),
+    CheckDb(check_db::Args),
+    Backup(backup::Args),
+    Prune(prune::Args),
+    Healthcheck(healthcheck::Args),
+}
+
+impl Command {
+    fn run(&self, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+        let env = crate::config::environment();
+        match self {
+            Self::Serve(args) => serve::run(args, env, out),
+            Self::Config(args) => config::run(args, env, Clock::system().now(), out),
+            Self::Token(args) => token::run(args, out),
+            Self::Show(args) => show::run(args, out),
+            Self::Explain(args) => explain::run(args, out),
+            Self::List(args) => list::run(args, out),
+            Self::Messages(args) => messages::run(args, out),
+            Self::Unrecognised(args) => unrecognised::run(args, out),
+            Self::Stats(args) => stats::run(args, out),
+            Self::Replay(args) => replay::run(args, &env, out),
+            Self::Rebuild(args) => rebuild::run(args, &env, out),
+            Self::CheckDb(args) => check_db::run(args, &env, out),
+            Self::Backup(args) => backup::run(args, &env, out),
+            Self::Prune(args) => prune::run(args, &env, out),
+            Self::Healthcheck(args) => healthcheck::run(args, &env, out),
+        }
+    }
 }
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let mut out = std::io::stdout().lock();
-    let result = match command {
-        Command::Serve(args) => serve::run(&args, &mut out),
-        Command::Config(args) => {
-            config::run(&args, crate::config::environment(), Clock::system().now(), &mut out)
-        }
-    };
+    let result = command.run(&mut std::io::stdout().lock());
     result.unwrap_or_else(|failure| {
         #[expect(clippy::print_stderr, reason = "the one place where a failure is printed")]
         {

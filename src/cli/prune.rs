@@ -5,18 +5,23 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
 use rusqlite::Connection;
 
-use super::Failure;
+use super::client::{Answer, Client, Options, Target};
 use super::flags::ConfigFlags;
+use super::{Failure, progress};
 use crate::api::control::ControlFile;
 use crate::clock::{Clock, Timestamp};
-use crate::config;
 use crate::journal;
 use crate::lock::{Lock, LockError};
 use crate::settle::prune::{Hands, Order, PruneError, Pruned, Work, prune};
 use crate::sqlite::{self, Access, Durability};
 use crate::state;
+
+/// How long a receiver may take to prune: hours of backlog, in steps between commits.
+const ASK_MAX: Duration = Duration::from_secs(3600);
 
 /// Delete what is older than a number of days, from the files too
 ///
@@ -50,13 +55,16 @@ pub struct Args {
 ///
 /// # Errors
 /// If the files cannot be opened or the receiver cannot be asked.
-pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+pub fn run(
+    args: &Args,
+    env: &[(String, String)],
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
     let now = Clock::system().now();
-    let loaded = config::load(&args.flags.layers(config::environment()), now)
-        .map_err(|problems| Failure::new(Failure::CONFIG, problems.to_string()))?;
+    let settings = super::setup::settings(&args.flags, env)?;
     let age = i64::try_from(args.older_than.as_secs()).unwrap_or(i64::MAX);
     let order = Order { before: now.plus_seconds(-age), bodies_only: args.bodies_only };
-    let state = &loaded.settings.store.path;
+    let state = &settings.store.path;
     if !state.exists() {
         return Err(Failure::new(Failure::IO, format!("there is no {}", state.display()))
             .hint("name the state file with --db or --config"));
@@ -110,10 +118,9 @@ fn prune_files(order: Order, state: &Path) -> Result<Pruned, Failure> {
         journal: sqlite::open(&journal, &journal::SCHEMA, full).map_err(|error| failed(&error))?,
         state: sqlite::open(state, &state::tables::SCHEMA, full).map_err(|error| failed(&error))?,
     };
-    let bar = super::output::progress_bar("pruning");
+    let bar = progress::bar("pruning");
     let pruned = prune(order, (&journal, state), &mut hands, |done, all| {
-        bar.set_length(u64::try_from(all).unwrap_or(0));
-        bar.set_position(u64::try_from(done).unwrap_or(0));
+        progress::show(&bar, done, all);
     });
     bar.finish_and_clear();
     pruned.map_err(|error| failed(&error))
@@ -123,20 +130,31 @@ fn ask_receiver(order: Order, state: &Path) -> Result<Pruned, Failure> {
     let (url, key) = ControlFile::read(state).map_err(|error| {
         Failure::new(
             Failure::UNAVAILABLE,
-            format!("another process has the database, and its control file cannot be read: {error}"),
+            format!(
+                "another process has the database, and its control file cannot be read: {error}"
+            ),
         )
         .hint("run this as the same user as the receiver, or stop the receiver")
     })?;
     let suffix = if order.bodies_only { "&bodies_only" } else { "" };
     let url = format!("{url}?before={}{suffix}", order.before);
-    let answer = super::client::post(&url, &key, Vec::new())
-        .map_err(|error| Failure::new(Failure::UNAVAILABLE, error.to_string()))?;
-    if answer.status != 200 {
-        let said = String::from_utf8_lossy(&answer.body);
-        return Err(Failure::new(Failure::IO, format!("the receiver refused: {}", said.trim())));
+    let answer =
+        ask(&url, &key).map_err(|error| Failure::new(Failure::UNAVAILABLE, error.to_string()))?;
+    if answer.code != 200 {
+        let said = answer.first_line();
+        return Err(Failure::new(Failure::IO, format!("the receiver refused: {said}")));
     }
     serde_json::from_slice(&answer.body)
         .map_err(|error| Failure::new(Failure::UNAVAILABLE, format!("unexpected answer: {error}")))
+}
+
+fn ask(url: &str, key: &str) -> Result<Answer, Box<dyn std::error::Error>> {
+    let options = Options { answer_ms_max: ASK_MAX, ..Options::default() };
+    let mut client = Client::new(Target::parse(url)?, options)?;
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {key}").parse()?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(client.post(headers, bytes::Bytes::new()))?)
 }
 
 fn parse_age(text: &str) -> Result<Duration, String> {

@@ -36,8 +36,12 @@ pub struct Args {
 ///
 /// # Errors
 /// If the configuration is wrong or the receiver cannot start.
-pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let layers = args.flags.layers(config::environment());
+pub fn run(
+    args: &Args,
+    env: Vec<(String, String)>,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let layers = args.flags.layers(env);
     let loaded = load(&layers)?;
     start_logging(loaded.settings.log);
     log_warnings(&loaded);
@@ -52,7 +56,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
 async fn serve(loaded: Loaded, layers: &Layers, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()
         .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
-    let receiver = Receiver::start(loaded.settings, Clock::system()).await.map_err(explain)?;
+    let receiver =
+        Receiver::start(loaded.settings, Clock::system()).await.map_err(|error| explain(&error))?;
     announce(&receiver, out);
     let asked_to_stop = async {
         while signals.next().await == Asked::Reload {
@@ -117,7 +122,7 @@ fn announce(receiver: &Receiver, out: &mut dyn Write) {
     tracing::info!(%callbacks, %admin, "ready");
 }
 
-fn explain(error: StartError) -> Failure {
+fn explain(error: &StartError) -> Failure {
     let message = error.to_string();
     match error {
         StartError::Lock(_) => Failure::new(Failure::UNAVAILABLE, message),

@@ -39,8 +39,8 @@ pub fn check_journal_is_ahead(state: &Path, journal: &Path) -> Result<(), Failur
     }
     let message = format!("{} knows more than the journal beside it", state.display());
     Err(Failure::new(Failure::NO, message).hint(
-        "the journal is missing, another one or an older copy; start `receiptd serve` once, which \
-         carries what the state knows over into the journal, or move the state file away",
+        "the journal is missing, another one or an older copy: put the right one back, or start \
+         `receiptd serve`, which makes the two fit without throwing anything away",
     ))
 }
 

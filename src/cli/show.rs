@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::Failure;
-use super::db::{DbFlags, unreadable};
+use super::db::{self, unreadable};
+use super::flags::ConfigFlags;
 use super::output::{self, Column, Screen, moment, plain, text};
 use crate::state::read::{HistoryLine, MessageRow, NotificationRow, Reader};
 
@@ -34,9 +35,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 
-    /// Where the data is.
+    /// Where the configuration and the data are.
     #[command(flatten)]
-    pub db: DbFlags,
+    pub flags: ConfigFlags,
 }
 
 /// How one thing is printed.
@@ -110,7 +111,7 @@ const TIME_LINE: [Column<HistoryLine>; 6] = [
 /// # Errors
 /// If the database cannot be read, nothing has that id, or the output cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let reader = args.db.state()?;
+    let reader = db::state(&args.flags)?;
     let subjects = find(&reader, args.source.as_deref(), &args.id).map_err(unreadable)?;
     if subjects.is_empty() {
         return Err(not_found(&args.id, args.source.as_deref()));

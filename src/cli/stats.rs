@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::Failure;
-use super::db::{DbFlags, unreadable};
+use super::db::{self, unreadable};
+use super::flags::ConfigFlags;
 use super::output::{self, Column, Format, Screen, second};
 use crate::state::read::{SourceCount, StatusCount};
 
@@ -26,9 +27,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
 
-    /// Where the data is.
+    /// Where the configuration and the data are.
     #[command(flatten)]
-    pub db: DbFlags,
+    pub flags: ConfigFlags,
 }
 
 /// What to count by.
@@ -77,7 +78,7 @@ const SOURCES: [Column<SourceCount>; 7] = [
 /// # Errors
 /// If the database cannot be read or the output not be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let reader = args.db.state()?;
+    let reader = db::state(&args.flags)?;
     let screen = Screen::of_stdout();
     let written = match args.by {
         By::Status => {
@@ -123,7 +124,7 @@ fn draw(screen: Screen, counts: Vec<StatusCount>, out: &mut dyn Write) -> io::Re
     let greatest = if screen.is_terminal { greatest } else { 0 };
     let rows: Vec<Bar> = counts.into_iter().map(|count| Bar { count, greatest }).collect();
     output::table(screen, &STATUSES, &rows, out)?;
-    writeln!(out, "\n{all} notifications; --by source counts messages and unrecognised callbacks")
+    writeln!(out, "\n{all} notifications; --by source counts everything else")
 }
 
 /// A bar of whole and half characters; whatever is there at all has at least a half.

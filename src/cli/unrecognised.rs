@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::Failure;
-use super::db::{DbFlags, unreadable};
+use super::db::{self, unreadable};
+use super::flags::ConfigFlags;
 use super::output::{self, Column, plain, second};
 use super::pages::PageFlags;
 use crate::state::read::UnrecognisedRow;
@@ -32,7 +33,7 @@ struct ListArgs {
     page: PageFlags,
 
     #[command(flatten)]
-    db: DbFlags,
+    flags: ConfigFlags,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -60,7 +61,7 @@ struct ShowArgs {
     raw: bool,
 
     #[command(flatten)]
-    db: DbFlags,
+    flags: ConfigFlags,
 }
 
 const COLUMNS: [Column<UnrecognisedRow>; 4] = [
@@ -78,7 +79,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     match &args.command {
         Some(Command::Show(args)) => show(args, out),
         None => {
-            let reader = args.list.db.state()?;
+            let reader = db::state(&args.list.flags)?;
             let read = |window: &_| reader.unrecognised(window);
             args.list.page.write(&UnrecognisedRow::COLUMNS, &COLUMNS, read, out)
         }
@@ -87,11 +88,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
 
 fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let seq = args.seq;
-    let row = args.db.state()?.unrecognised_at(seq).map_err(unreadable)?.ok_or_else(|| {
-        Failure::new(Failure::NO, format!("no unrecognised callback has the position {seq}"))
-            .hint("`receiptd unrecognised` lists them all; the position is the first column")
-    })?;
-    let callback = args.db.journal()?.at(seq).map_err(unreadable)?;
+    let row =
+        db::state(&args.flags)?.unrecognised_at(seq).map_err(unreadable)?.ok_or_else(|| {
+            Failure::new(Failure::NO, format!("no unrecognised callback has the position {seq}"))
+                .hint("`receiptd unrecognised` lists them all; the position is the first column")
+        })?;
+    let callback = db::journal(&args.flags)?.at(seq).map_err(unreadable)?;
     let body = callback.map(|callback| callback.body);
     match (args.raw, body) {
         (true, Some(body)) => output::done(out.write_all(&body).and_then(|()| out.flush())),

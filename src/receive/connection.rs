@@ -3,8 +3,13 @@
 //! hyper has one time limit for an idle connection and for a slow head; the senders need two:
 //! GOV.UK Notify and NotifyNL keep a connection open between callbacks, and a caller that dribbles
 //! its head must go soon. So each connection carries a [`Watch`] that knows what it is doing and
-//! since when, a sweep four times a second ends what is overdue, and when every place is taken the
-//! longest silent caller that never authenticated makes room for a new one.
+//! since when, and a sweep four times a second ends what is overdue.
+//!
+//! When every place is taken and somebody waits for one, the longest silent caller makes room:
+//! first those that never authenticated, then senders between two callbacks. Never one that is
+//! being served, and nobody within [`GRACE`]: a sender whose request is still on its way must not
+//! be taken for a silent stranger. Whoever has to leave is never answered 4xx, because that would
+//! make a sender drop its callback for good.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,6 +23,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use crate::config::settings::Limits;
+
+/// How long a connection may be silent before it can be asked to make room: two round trips of a
+/// TLS handshake across a continent.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// How often somebody who waits for a place looks whether a caller has been silent for too long.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +63,7 @@ pub struct Watch {
     phase: AtomicU8,
     since_ms: AtomicU64,
     is_known: AtomicBool,
+    is_evicted: AtomicBool,
     overdue: Notify,
 }
 
@@ -61,6 +74,7 @@ impl Watch {
             phase: AtomicU8::new(0),
             since_ms: AtomicU64::new(0),
             is_known: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
             overdue: Notify::new(),
         };
         watch.enter(Phase::Head);
@@ -86,6 +100,36 @@ impl Watch {
     /// Yields when its time is up.
     pub async fn overdue(&self) {
         self.overdue.notified().await;
+    }
+
+    /// Whether it has to leave to make room, and not because its time is up.
+    pub fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may stay after all: it was asked to make room, but its request has arrived since.
+    pub fn is_spared(&self) -> bool {
+        let is_spared = self.is_evicted() && self.dispensable().is_none();
+        if is_spared {
+            self.is_evicted.store(false, Ordering::Relaxed);
+        }
+        is_spared
+    }
+
+    fn evict(&self) {
+        self.is_evicted.store(true, Ordering::Relaxed);
+        self.overdue.notify_one();
+    }
+
+    /// Whom to ask first to make room; nothing if it must not be asked.
+    fn dispensable(&self) -> Option<u8> {
+        match (self.is_known.load(Ordering::Relaxed), self.phase()) {
+            (false, Phase::Idle | Phase::Head) => Some(0),
+            // Refused already, or owing a signature over a body that does not come.
+            (false, Phase::Serving) => Some(1),
+            (true, Phase::Idle) => Some(2),
+            (true, _) | (false, Phase::Answering) => None,
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -122,6 +166,23 @@ struct Open {
     watches: HashMap<u64, Arc<Watch>>,
 }
 
+impl Open {
+    /// Asks the most dispensable to leave, if there is one and none is leaving already.
+    fn evict_one(&self) {
+        let Some(now_ms) = self.watches.values().next().map(|watch| watch.now_ms()) else { return };
+        if self.watches.values().any(|watch| watch.is_evicted()) {
+            return;
+        }
+        let silent = self.watches.values().filter(|watch| watch.silent_for(now_ms) >= GRACE);
+        let first = silent
+            .filter_map(|watch| Some((watch.dispensable()?, watch)))
+            .min_by_key(|(rank, watch)| (*rank, watch.since_ms.load(Ordering::Relaxed)));
+        if let Some((_, watch)) = first {
+            watch.evict();
+        }
+    }
+}
+
 /// A place among the connections; given back when dropped.
 #[derive(Debug)]
 pub struct Place {
@@ -150,7 +211,7 @@ impl Connections {
         self.lock().watches.len()
     }
 
-    /// A place for a new connection. If all are taken, asks the longest silent stranger to leave,
+    /// A place for a connection that is already there. If all are taken, asks somebody to leave,
     /// and waits until somebody has.
     pub async fn admit(self: &Arc<Self>) -> Place {
         loop {
@@ -160,22 +221,15 @@ impl Connections {
             if let Some(place) = self.try_admit() {
                 return place;
             }
-            left.await;
+            // Elapsed: by now somebody may have been silent for too long.
+            let _ = tokio::time::timeout(LOOK, left).await;
         }
     }
 
     fn try_admit(self: &Arc<Self>) -> Option<Place> {
         let mut open = self.lock();
         if open.watches.len() >= self.limits.connections_max {
-            let stranger = open
-                .watches
-                .values()
-                .filter(|watch| !watch.is_known.load(Ordering::Relaxed))
-                .filter(|watch| matches!(watch.phase(), Phase::Idle | Phase::Head))
-                .min_by_key(|watch| watch.since_ms.load(Ordering::Relaxed));
-            if let Some(stranger) = stranger {
-                stranger.overdue.notify_one();
-            }
+            open.evict_one();
             return None;
         }
         let number = open.next;

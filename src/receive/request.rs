@@ -57,9 +57,9 @@ impl FrontDoor {
         let route = self.routes.at(path);
         let answer = match (head_problem(&request), &route) {
             (Some(answer), _) => answer,
-            (None, None) => self.turn_away(request.into_body(), Answer::UnknownPath).await,
+            (None, None) => self.turn_away(request, Answer::UnknownPath).await,
             (None, Some(_)) if request.method() != Method::POST => {
-                self.turn_away(request.into_body(), Answer::WrongMethod).await
+                self.turn_away(request, Answer::WrongMethod).await
             }
             (None, Some(route)) => self.receive(request, route, watch).await,
         };
@@ -105,10 +105,7 @@ impl FrontDoor {
             },
             Verdict::Refused(refusal) => {
                 let answer = refuse(route, &refusal);
-                if head.headers.contains_key(EXPECT) {
-                    return answer;
-                }
-                self.turn_away(body, answer).await
+                self.turn_away(Request::from_parts(head, body), answer).await
             }
         }
     }
@@ -154,8 +151,12 @@ impl FrontDoor {
     }
 
     /// Lets a refused caller finish what it was about to send, within narrow bounds, so that it
-    /// hears the answer.
-    async fn turn_away(&self, body: Incoming, answer: Answer) -> Answer {
+    /// hears the answer; but never asks for a body with which the caller waits for a word.
+    async fn turn_away(&self, request: Request<Incoming>, answer: Answer) -> Answer {
+        if request.headers().contains_key(EXPECT) {
+            return answer;
+        }
+        let body = request.into_body();
         if body.size_hint().lower() <= DRAIN_BYTES_MAX as u64 {
             // Whatever comes of it, the answer is the same.
             let _ = timeout(self.limits.body_ms_max, collect(body, DRAIN_BYTES_MAX)).await;

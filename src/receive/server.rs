@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -32,6 +33,10 @@ const LINGER: Duration = Duration::from_millis(500);
 /// The answer to a head that did not arrive in time, which hyper never got to see.
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// The answer to a head that was on its way when its connection had to make room.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
+    retry-after: 5\r\ncontent-length: 0\r\n\r\n";
 
 /// How long saying so may take.
 const GOODBYE: Duration = Duration::from_millis(250);
@@ -85,16 +90,20 @@ impl Server {
     /// time: dropping this future drops what is left.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let sweeper = tokio::spawn(sweep(Arc::clone(&self.connections)));
-        tokio::select! {
-            () = self.accept() => {}
-            () = stop => {}
-        }
-        self.door.is_draining.store(true, Ordering::Relaxed);
-        self.drain.send_replace(Drain::Closing);
-        // Whoever has connected before this moment was promised to be heard.
-        tokio::select! {
-            () = self.accept() => {}
-            () = sleep(LINGER) => {}
+        {
+            // One future throughout: it may hold a connection that waits for a place.
+            let mut accepting = pin!(self.accept());
+            tokio::select! {
+                () = &mut accepting => {}
+                () = stop => {}
+            }
+            self.door.is_draining.store(true, Ordering::Relaxed);
+            self.drain.send_replace(Drain::Closing);
+            // Whoever has connected before this moment was promised to be heard.
+            tokio::select! {
+                () = &mut accepting => {}
+                () = sleep(LINGER) => {}
+            }
         }
         let Self { listener, connections, drain, .. } = self;
         drop(listener);
@@ -106,17 +115,17 @@ impl Server {
     async fn accept(&self) {
         let mut pause = ACCEPT_PAUSE;
         loop {
-            let place = self.connections.admit().await;
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     pause = ACCEPT_PAUSE;
+                    // Only now: nobody has to make room for a connection that never comes.
+                    let place = self.connections.admit().await;
                     // Without it an answer could wait for the acknowledgement of another.
                     let _ = stream.set_nodelay(true);
                     self.spawn(stream, place);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    drop(place);
                     sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
@@ -180,8 +189,15 @@ where
                 return;
             }
             () = watch.overdue() => {
-                let is_slow_head = watch.phase() == Phase::Head;
-                return hang_up(connection.into_parts().io.into_inner(), is_slow_head).await;
+                if watch.is_spared() {
+                    continue;
+                }
+                let last_words = match watch.phase() {
+                    Phase::Head if watch.is_evicted() => NO_ROOM,
+                    Phase::Head => TOO_SLOW,
+                    _ => b"",
+                };
+                return hang_up(connection.into_parts().io.into_inner(), last_words).await;
             }
             () = closed(&mut drain), if !is_closing => {
                 Pin::new(&mut connection).graceful_shutdown();
@@ -197,12 +213,10 @@ async fn closed(drain: &mut watch::Receiver<Drain>) {
     let _ = drain.wait_for(|drain| *drain == Drain::Closed).await;
 }
 
-/// Ends an overdue connection; one whose head was too slow is told so, if it still listens.
-async fn hang_up<S: AsyncWrite + Unpin>(mut stream: S, is_slow_head: bool) {
+/// Ends a connection whose time is up, with what it is told if it still listens.
+async fn hang_up<S: AsyncWrite + Unpin>(mut stream: S, last_words: &[u8]) {
     let goodbye = async {
-        if is_slow_head {
-            stream.write_all(TOO_SLOW).await?;
-        }
+        stream.write_all(last_words).await?;
         stream.shutdown().await
     };
     let _ = timeout(GOODBYE, goodbye).await;

@@ -1,7 +1,7 @@
 //! Fixtures → settled notifications: what any callbacks come to, without a server or a file.
 //!
 //! The same reading, joining and storing as in the receiver, into a database in memory, with a
-//! clock that stands still at [`RECEIVED_AT`]. So the result depends on nothing but the bodies, how
+//! clock that stands still ([`received_at`]). So the result depends on nothing but the bodies, how
 //! they are read, and their order; and the promise is that the order does not matter either
 //! ([`permute`] tries it). It is meant for the tests of apps as much as for ours:
 //!
@@ -23,7 +23,7 @@
 //! compares the outcome with lines written by hand.
 //!
 //! What only the receive time tells (when a letter came back; a complaint without a date) is
-//! [`RECEIVED_AT`] here, `2000-01-01T00:00:00.000000Z` in every outcome.
+//! [`received_at`] here, `2000-01-01T00:00:00.000000Z` in every outcome.
 
 use std::collections::HashMap;
 use std::sync::Arc;

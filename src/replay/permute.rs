@@ -14,7 +14,7 @@ use crate::state::export::{self, Span};
 pub const CALLBACKS_MAX: usize = 7;
 
 /// How many orders are tried of more.
-pub const ORDERS_RANDOM: usize = 5_040;
+pub const ORDERS_RANDOM: usize = 1_000;
 
 /// What trying orders came to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,5 +18,5 @@ mod settler;
 mod worker;
 
 pub use batch::{Tally, settle};
-pub use open::{Opened, copy_base, open_beside, open_state, rebuild, set_aside};
+pub use open::{Opened, copy_base, open_beside, open_state, rebuild, set_aside, settle_afresh};
 pub use settler::{Observer, OnThread, Options, Report, Settled, Settler, start};

@@ -69,7 +69,15 @@ pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened,
         Ok((journal::journal_id(connection)?, journal::last_seq(connection)?))
     };
     let (id, last) = reader(&writer).map_err(wrap)?;
-    let Some(known_id) = opened.journal_id.clone() else { return Ok(opened) };
+    let Some(known_id) = opened.journal_id.clone() else {
+        if last > 0 {
+            tracing::warn!(
+                journal_seq = last,
+                "there is no state yet; it is settled from the journal"
+            );
+        }
+        return Ok(opened);
+    };
     if known_id == id && opened.seq <= last {
         return Ok(opened);
     }
@@ -149,23 +157,50 @@ fn copy_attached(state: &mut Connection) -> rusqlite::Result<i64> {
 /// old one, which stays untouched until then. `progress` is told the position reached after each
 /// batch, and the last position there is. Nothing else may have the state open for writing.
 ///
+/// A crash anywhere leaves the old state, or none: then the next start settles the journal again.
+///
 /// # Errors
 /// Of SQLite or of the file system, in one sentence.
 pub fn rebuild(
     path: &Path,
     journal: &Path,
     callbacks_max: usize,
-    mut progress: impl FnMut(i64, i64),
+    progress: impl FnMut(i64, i64),
 ) -> Result<i64, OpenError> {
     let building = path.with_extension("db-rebuilding");
     remove_database(&building);
-    let wrap = |error| OpenError::Sqlite { path: building.clone(), error };
+    let seq = settle_afresh(&building, journal, i64::MAX, callbacks_max, progress)?;
+    // The old file goes before its WAL: without the WAL it might be half of itself and still look
+    // whole, and with the WAL of the old one the new file would be damaged.
+    remove_database(path);
+    let moved = std::fs::rename(&building, path).and_then(|()| sync_folder(path));
+    moved.map_err(|error| OpenError::Sqlite {
+        path: path.to_owned(),
+        error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
+    })?;
+    Ok(seq)
+}
+
+/// Settles the journal, up to and including `through`, into a new state file at `path`, where there
+/// is none. Returns the position reached, which is before `through` if the journal ends there, and
+/// behind it if callbacks were pruned beyond it. `progress` is told as by [`rebuild`].
+///
+/// # Errors
+/// Of SQLite only.
+pub fn settle_afresh(
+    path: &Path,
+    journal: &Path,
+    through: i64,
+    callbacks_max: usize,
+    mut progress: impl FnMut(i64, i64),
+) -> Result<i64, OpenError> {
+    let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
     let mut reader = Reader::open(journal)?;
-    let mut opened = try_open(&building)?;
+    let mut opened = try_open(path)?;
     let mut seq = copy_base(&mut opened.connection, journal).map_err(wrap)?;
     let journal_id = reader.journal_id().map_err(wrap)?;
     let dialects = reader.dialects().map_err(wrap)?;
-    let last = reader.last_seq().map_err(wrap)?;
+    let last = reader.last_seq().map_err(wrap)?.min(through);
     while let Some(callbacks) =
         Some(reader.after(seq, last, callbacks_max, super::worker::BATCH_BYTES_MAX).map_err(wrap)?)
             .filter(|callbacks| !callbacks.is_empty())
@@ -180,10 +215,13 @@ pub fn rebuild(
         progress(seq, last);
     }
     opened.connection.close().map_err(|(_, error)| wrap(error))?;
-    remove_wal(path);
-    std::fs::rename(&building, path)
-        .map_err(|error| wrap(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
     Ok(seq)
+}
+
+/// Makes what was renamed in the folder of `path` survive a power cut.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn remove_database(path: &Path) {

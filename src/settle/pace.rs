@@ -20,11 +20,11 @@ const BURST_SHARE: f64 = 0.4;
 /// Resting time for each working time during a burst.
 const REST: u32 = 9;
 
-/// The longest rest: after it the burst may be over.
-const REST_MAX: Duration = Duration::from_millis(250);
-
 /// Arrivals are counted over at least this time.
 const WINDOW: Duration = Duration::from_millis(50);
+
+/// Arrivals that fall to a fraction of this are a pause.
+const PAUSE: f64 = 4.0;
 
 /// Weight of the newest measurement.
 const NEW: f64 = 0.3;
@@ -61,8 +61,9 @@ impl Pace {
             return;
         }
         let rate = count(committed - self.window_seq) / time.as_secs_f64();
-        // A pause is believed at once: there is nothing left to give way to.
-        self.arriving = if rate < self.arriving { rate } else { mean(self.arriving, rate) };
+        // A pause is believed at once: there is nothing left to give way to. A dip is not a pause.
+        let is_pause = rate * PAUSE < self.arriving;
+        self.arriving = if is_pause { rate } else { mean(self.arriving, rate) };
         (self.window_began, self.window_seq) = (now, committed);
         if !self.is_burst() {
             self.is_exhausted = false;
@@ -79,13 +80,13 @@ impl Pace {
         }
     }
 
-    /// How long to rest after working for `took`, while the oldest callback has waited `waited`.
+    /// How long to rest in all after working for `took`, while the oldest callback has waited `waited`.
     pub fn rest(&mut self, took: Duration, waited: Duration) -> Duration {
         if !self.is_burst() {
             return Duration::ZERO;
         }
         self.is_exhausted |= waited > WAIT_MAX;
-        if self.is_exhausted { Duration::ZERO } else { (took * REST).min(REST_MAX) }
+        if self.is_exhausted { Duration::ZERO } else { took * REST }
     }
 
     fn is_burst(&self) -> bool {
@@ -129,7 +130,6 @@ mod tests {
     fn a_burst_leaves_settling_a_tenth_of_the_time() {
         let (mut pace, ..) = after_a_second_at(50_000);
         assert_eq!(pace.rest(TOOK, Duration::ZERO), TOOK * 9);
-        assert_eq!(pace.rest(Duration::from_secs(1), Duration::ZERO), REST_MAX);
     }
 
     #[test]

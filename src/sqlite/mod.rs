@@ -12,6 +12,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub mod checkpoint;
 
+pub mod copy;
+
 /// 3.51.3, the first version without the WAL-reset bug.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 

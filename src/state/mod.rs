@@ -4,9 +4,9 @@
 //! public interface, documented in the README and stable; they are views over tables of ours
 //! (`…_row`), so that ours can change. A look-up by id or reference through them uses an index.
 //!
-//! [`write`] turns what settling found into rows, [`forget`] removes what is to be pruned, [`read`]
-//! answers questions. None of them knows a provider or what a status means. The same tables stand
-//! in the journal file, where they hold what pruned callbacks came to.
+//! [`mod@write`] turns what settling found into rows, [`forget`] removes what is to be pruned,
+//! [`read`] answers questions. None of them knows a provider or what a status means. The same tables
+//! stand in the journal file, where they hold what pruned callbacks came to.
 
 pub mod tables;
 
@@ -19,5 +19,7 @@ mod rows;
 pub mod read;
 
 pub mod export;
+
+pub mod compare;
 
 pub(crate) use tables::state_tables;

@@ -1,7 +1,7 @@
 //! `receiptd replay`: what do these callbacks come to?
 //!
 //! Offline into a database in memory ([`crate::replay`]), into the files of a database
-//! ([`files`]), or over HTTP as the senders would ([`post`]).
+//! (`files`), or over HTTP as the senders would (`post`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -76,7 +76,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub repeat: u16,
 
-    /// Try every order of the callbacks about each notification (by chance beyond 7 of them), each
+    /// Try every order of the callbacks about each notification (beyond 7 of them 1,000 by chance), each
     /// as one batch and one by one: all must give one state
     #[arg(long, conflicts_with_all = ["to", "db"])]
     pub permute: bool,

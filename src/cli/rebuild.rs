@@ -1,0 +1,68 @@
+//! `receiptd rebuild`: settle the journal again, from the start.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use super::Failure;
+use super::flags::ConfigFlags;
+use super::progress;
+use super::setup::{check_journal_is_ahead, settings};
+use crate::config::Settings;
+use crate::journal;
+use crate::journal::reader::Reader;
+use crate::lock::{Lock, check_file_system};
+use crate::settle;
+
+/// Settle the journal again from the start, into a new state
+///
+/// For after an upgrade that understands more than the version before, after a source was
+/// configured as the wrong provider, or after check-db found a difference. The journal is not
+/// changed. The old state stays in place until the new one is complete; interrupting is safe. What
+/// is known of notifications whose callbacks were pruned is kept.
+///
+/// The receiver must be stopped meanwhile: senders keep what they cannot deliver and try again.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:\n  receiptd rebuild --db /data/receiptd.db")]
+pub struct Args {
+    /// The configuration file and the state file.
+    #[command(flatten)]
+    pub config: ConfigFlags,
+}
+
+/// Rebuilds, and says how many callbacks it took how long to settle.
+///
+/// # Errors
+/// If a receiver holds the database, a file cannot be used, or the state knows what the journal
+/// does not.
+pub fn run(
+    args: &Args,
+    env: &[(String, String)],
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let Settings { store, limits, .. } = settings(&args.config, env)?;
+    let state = store.path;
+    let journal = journal::path_beside(&state);
+    let started = Instant::now();
+    check_file_system(&state, store.network_file_system)?;
+    let _lock = Lock::acquire(&state)?;
+    if !journal.exists() {
+        return Err(Failure::new(Failure::IO, format!("there is no {}", journal.display()))
+            .hint("the journal stands beside the state: is --db right?"));
+    }
+    check_journal_is_ahead(&state, &journal)?;
+    let (callbacks, _) = Reader::open(&journal)?.totals()?;
+    let bar = progress::bar("settling");
+    let show = |seq, last| progress::show(&bar, seq, last);
+    let result = settle::rebuild(&state, &journal, limits.settle_callbacks_max, show);
+    bar.finish_and_clear();
+    result?;
+    writeln!(
+        out,
+        "settled {callbacks} callbacks into {} in {:.1} s",
+        state.display(),
+        started.elapsed().as_secs_f64()
+    )
+    .map_err(Failure::output)?;
+    Ok(ExitCode::SUCCESS)
+}
