@@ -13,6 +13,7 @@ use receiptd::sqlite::{self, Access, Durability, Schema};
 use receiptd::telemetry::{Metrics, Snapshot};
 use receiptd::{journal, state};
 use rusqlite::Connection;
+use rusqlite::fallible_iterator::FallibleIterator as _;
 
 const README: &str = include_str!("../README.md");
 const DOCKERFILE: &str = include_str!("../Dockerfile");
