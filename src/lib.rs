@@ -162,6 +162,8 @@ pub mod api;
 
 pub mod receiver;
 
+pub mod halves;
+
 pub mod embedded;
 
 pub mod client;

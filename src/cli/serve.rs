@@ -7,7 +7,8 @@ use super::Failure;
 use super::flags::ServeFlags;
 use crate::clock::Clock;
 use crate::config::{self, Layers, Loaded};
-use crate::receiver::{DEFAULT_SOURCE, Ended, Receiver, StartError};
+use crate::halves::DEFAULT_SOURCE;
+use crate::receiver::{Ended, Receiver, StartError};
 use crate::shutdown::{Asked, Signals};
 use crate::telemetry::start_logging;
 

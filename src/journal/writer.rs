@@ -55,17 +55,25 @@ pub struct BatchReport {
 /// Told of every commit, on the writing thread: must not block.
 pub type Observer = Box<dyn Fn(BatchReport) + Send>;
 
-/// The writing thread; join it after [`Journal::close`].
+/// The writing thread; join it after [`Journal::close`]. Dropped, it closes the journal and lets the
+/// thread end by itself.
 #[derive(Debug)]
 pub struct Writer {
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
+    queue: Arc<Queue>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 impl Writer {
     /// Waits until everything that waited is committed and the file is closed.
-    pub fn join(self) {
+    pub fn join(mut self) {
         // A panic there has already ended the process.
-        let _ = self.thread.join();
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -105,7 +113,8 @@ pub fn start(
         .map_err(|error: io::Error| {
             wrap(rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
         })?;
-    Ok((Journal { queue, progress }, Writer { thread }, tell_callers(told)))
+    let writer = Writer { thread: Some(thread), queue: Arc::clone(&queue) };
+    Ok((Journal { queue, progress }, writer, tell_callers(told)))
 }
 
 /// The outcome of one batch, on its way to the callers.

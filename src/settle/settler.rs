@@ -77,10 +77,10 @@ impl Settled {
     }
 }
 
-/// The settling thread; stop it with [`Settler::stop`].
+/// The settling thread; stop it with [`Settler::stop`]. Dropped, it ends after its batch.
 #[derive(Debug)]
 pub struct Settler {
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
     progress: Arc<Progress>,
 }
@@ -89,7 +89,10 @@ type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
 #[derive(Default)]
 pub(super) struct Shared {
+    /// Settle what is committed, then end.
     pub stop: AtomicBool,
+    /// End after this batch.
+    pub abandon: AtomicBool,
     pub work: Mutex<Vec<Work>>,
 }
 
@@ -102,14 +105,15 @@ impl std::fmt::Debug for Shared {
 impl Settler {
     /// Settles what is committed, if that is done by `deadline`, and ends the thread. What is left
     /// is settled at the next start.
-    pub fn stop(self, deadline: Instant) {
+    pub fn stop(mut self, deadline: Instant) {
         self.shared.stop.store(true, Ordering::Release);
         self.progress.nudge();
-        while !self.thread.is_finished() && Instant::now() < deadline {
+        let Some(thread) = self.thread.take() else { return };
+        while !thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if self.thread.is_finished() {
-            let _ = self.thread.join();
+        if thread.is_finished() {
+            let _ = thread.join();
         }
     }
 
@@ -117,6 +121,14 @@ impl Settler {
     /// file other than by settling.
     pub fn on_thread(&self) -> OnThread {
         OnThread { shared: Arc::clone(&self.shared), progress: Arc::clone(&self.progress) }
+    }
+}
+
+impl Drop for Settler {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.abandon.store(true, Ordering::Release);
+        self.progress.nudge();
     }
 }
 
@@ -180,5 +192,5 @@ pub fn start(
             path: PathBuf::from("settle"),
             error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
         })?;
-    Ok((Settler { thread, shared, progress }, settled))
+    Ok((Settler { thread: Some(thread), shared, progress }, settled))
 }

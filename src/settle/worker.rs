@@ -44,7 +44,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub fn run(mut self) {
-        loop {
+        while !self.shared.abandon.load(Ordering::Acquire) {
             self.run_work();
             let seq = self.opened.as_ref().map_or(0, |opened| opened.seq);
             let committed = self.progress.wait_beyond(seq, LOOK);

@@ -26,11 +26,11 @@ pub fn old_subjects(
     before: Timestamp,
     rows_max: usize,
 ) -> rusqlite::Result<Option<Window>> {
-    let (name, last) = table.names();
+    let ((name, last), history) = (table.names(), table.history());
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let sql = format!(
         "SELECT key, {last} < ?3 AND NOT EXISTS (
-            SELECT 1 FROM history_row AS h WHERE h.subject = s.key AND h.received_at >= ?3
+            SELECT 1 FROM {history} AS h WHERE h.subject = s.key AND h.received_at >= ?3
          ) FROM {name} AS s WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4"
     );
     let looked_at: Vec<(i64, bool)> = connection

@@ -21,7 +21,8 @@ use crate::client::{self, Client, ClientError, Options, Target};
 use crate::clock::Clock;
 use crate::config::{self, Flags, Layers};
 use crate::embedded::{LOOPBACK, STATE_FILE};
-use crate::receiver::{Ended, Receiver, random_bearer};
+use crate::halves::random_bearer;
+use crate::receiver::{Ended, Receiver};
 use crate::state::read::Reader;
 
 /// How much of a bearer of 43 characters is used: 128 bits are plenty, and a `curl` line with it

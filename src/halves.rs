@@ -1,0 +1,175 @@
+//! The two halves, receive's journal and settle's state, started and stopped together; and what the
+//! journal remembers of the sources.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::api::control::Control;
+use crate::clock::Clock;
+use crate::config::settings::{Credentials, Settings, Source, Token};
+use crate::journal::{self, Journal, SourceRow};
+use crate::provider::Provider;
+use crate::receiver::StartError;
+use crate::settle::{self, Settled, Settler};
+use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::{Durability, OpenError};
+use crate::state;
+use crate::telemetry::Metrics;
+
+/// The name of the source that exists when nothing is configured.
+pub const DEFAULT_SOURCE: &str = "default";
+
+/// Both files, with the threads that write and checkpoint them. Dropped, the threads end by
+/// themselves; everything acknowledged is on the disk either way.
+#[derive(Debug)]
+pub struct Halves {
+    /// The journal's file and the state's.
+    pub files: [PathBuf; 2],
+    /// Where callbacks go.
+    pub journal: Journal,
+    /// How far they are settled.
+    pub settled: Settled,
+    writer: journal::Writer,
+    settler: Settler,
+    checkpointers: [Checkpointer; 2],
+}
+
+impl Halves {
+    /// Opens both files, makes sure that they belong together, and starts the threads.
+    ///
+    /// # Errors
+    /// If a file cannot be opened, is not ours, or was written by a newer version.
+    pub fn start(
+        settings: &Settings,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let files = [settings.store.journal_path(), settings.store.path.clone()];
+        let opened = settle::open_beside(&files[1], &files[0], clock)?;
+        let (journal, writer, tell_callers) = start_journal(settings, &files[0], metrics)?;
+        // It ends with the writer.
+        tokio::spawn(tell_callers);
+        let checkpointers = [
+            Checkpointer::start(&files[0], &journal::SCHEMA)?,
+            Checkpointer::start(&files[1], &state::tables::SCHEMA)?,
+        ];
+        let (settler, settled) =
+            start_settling(settings, &files, opened, &journal, clock, metrics)?;
+        Ok(Self { files, journal, settled, writer, settler, checkpointers })
+    }
+
+    /// What someone who shows `key` may ask for.
+    pub fn control(&self, key: &str) -> Control {
+        Control {
+            key: key.to_owned(),
+            journal: self.journal.clone(),
+            state: self.settler.on_thread(),
+            files: self.files.clone(),
+        }
+    }
+
+    /// Commits what waits, settles it if that is done by `deadline`, and ends the threads. Blocks.
+    pub fn stop(self, deadline: Instant) {
+        self.journal.close();
+        self.writer.join();
+        self.settler.stop(deadline);
+        drop(self.checkpointers);
+    }
+}
+
+fn start_journal(
+    settings: &Settings,
+    path: &Path,
+    metrics: &Arc<Metrics>,
+) -> Result<(Journal, journal::Writer, impl Future<Output = ()> + Send + use<>), OpenError> {
+    let (limits, store) = (&settings.limits, &settings.store);
+    let options = journal::Options {
+        queue_callbacks_max: limits.queue_callbacks_max,
+        queue_bytes_max: limits.queue_bytes_max,
+        batch_callbacks_max: limits.batch_callbacks_max,
+        free_bytes_min: store.free_bytes_min,
+        reserve_bytes: store.reserve_bytes,
+        durability: Durability::Full,
+    };
+    let metrics = Arc::clone(metrics);
+    journal::start(path, options, Box::new(move |report| metrics.committed(report)))
+}
+
+fn start_settling(
+    settings: &Settings,
+    [journal_path, state_path]: &[PathBuf; 2],
+    opened: settle::Opened,
+    journal: &Journal,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<(Settler, Settled), OpenError> {
+    let options = settle::Options {
+        path: state_path.clone(),
+        journal: journal_path.clone(),
+        callbacks_max: settings.limits.settle_callbacks_max,
+        clock: clock.clone(),
+    };
+    let metrics = Arc::clone(metrics);
+    let observer = Box::new(move |report: &settle::Report| metrics.settled(report));
+    settle::start(options, opened, Arc::clone(journal.progress()), observer)
+}
+
+/// The configured sources; without any, the source `default` with the token the journal knows, or a
+/// new one, which is returned to be shown once.
+///
+/// # Errors
+/// If the journal cannot remember them, or there is no randomness.
+pub fn prepare_sources(
+    configured: &[Source],
+    journal: &Journal,
+    clock: &Clock,
+) -> Result<(Vec<Source>, Option<String>), StartError> {
+    if !configured.is_empty() {
+        remember(configured, journal)?;
+        return Ok((configured.to_vec(), None));
+    }
+    let fresh = random_bearer()?;
+    let sha256: [u8; 32] = Sha256::digest(fresh.as_bytes()).into();
+    let now = clock.now();
+    let known: [u8; 32] = journal.on_writer(move |connection| {
+        journal::keep_credential(connection, DEFAULT_SOURCE, sha256, now)
+    })??;
+    let token = Token { label: "generated".to_owned(), sha256: known, not_after: None };
+    let sources = vec![Source {
+        name: Arc::from(DEFAULT_SOURCE),
+        dialect: Provider::Notify.into(),
+        path: format!("/callbacks/{DEFAULT_SOURCE}"),
+        credentials: Credentials { tokens: vec![token], ..Credentials::default() },
+    }];
+    remember(&sources, journal)?;
+    Ok((sources, (known == sha256).then_some(fresh)))
+}
+
+/// Writes into the journal how these sources' callbacks are read, so that it can be settled by
+/// itself.
+///
+/// # Errors
+/// If the journal cannot be written.
+pub fn remember(sources: &[Source], journal: &Journal) -> Result<(), StartError> {
+    let rows: Vec<SourceRow> = sources
+        .iter()
+        .map(|source| SourceRow { name: source.name.to_string(), dialect: source.dialect.clone() })
+        .collect();
+    journal
+        .on_writer(move |connection| rows.iter().try_for_each(|row| row.remember(connection)))??;
+    Ok(())
+}
+
+/// 32 random bytes as base64url without padding: 43 characters that every form field takes.
+///
+/// # Errors
+/// If there is no randomness.
+pub fn random_bearer() -> io::Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(io::Error::from)?;
+    Ok(data_encoding::BASE64URL_NOPAD.encode(&bytes))
+}
