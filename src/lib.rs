@@ -94,8 +94,8 @@
 //!
 //! # One callback
 //!
-//! [`receive::server`] accepts a connection if there is a place for it, or makes the longest silent
-//! stranger leave. [`receive::request`] refuses what a proxy could read differently, finds the source
+//! [`receive::server`] accepts a connection and finds it a place; if all are taken, the longest silent
+//! caller makes room, strangers first, never one that is being served. [`receive::request`] refuses what a proxy could read differently, finds the source
 //! by its path, and asks [`receive::authenticate`] about the head: every configured digest is
 //! compared, in constant time. Only then is the body read, within its length and its time.
 //! [`journal::Journal::append`] puts it in a bounded queue and gives back something to wait on. The
@@ -173,8 +173,3 @@ pub mod config;
 pub mod telemetry;
 
 pub mod cli;
-
-/// The README's Rust is compiled with the doctests.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
