@@ -34,7 +34,7 @@ fn what_a_proxy_could_read_differently_is_400() {
         "POST /callbacks/passport HTTP/1.1\r\nhost: a\r\nAUTH\r\nAUTH\r\n",
         "POST http://receiver/callbacks/passport HTTP/1.1\r\nhost: receiver\r\nAUTH\r\n",
         "POST http://elsewhere/callbacks/passport HTTP/1.1\r\nhost: receiver\r\nAUTH\r\n",
-        "POST /callbacks/passport HTTP/1.0\r\nhost: a\r\nAUTH\r\n",
+        "POST /callbacks/passport HTTP/1.0\r\nAUTH\r\n",
         "OPTIONS * HTTP/1.1\r\nhost: a\r\nAUTH\r\n",
         "CONNECT receiver:80 HTTP/1.1\r\nhost: a\r\nAUTH\r\n",
     ] {
@@ -42,6 +42,15 @@ fn what_a_proxy_could_read_differently_is_400() {
     }
     // The receiver is none the worse for it.
     assert_eq!(server.post(receipt("a")), 204);
+}
+
+#[test]
+fn a_proxy_that_speaks_http_1_0_loses_nothing() {
+    let setup = Setup::new();
+    let server = setup.start();
+    let answer = server.ask(raw(&format!("POST {PATH} HTTP/1.0\r\nhost: a\r\nAUTH\r\n")));
+    assert_eq!(answer.status, 204);
+    assert_eq!(setup.callbacks(), 1);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::client::{Answer, Client, Options, Target};
 use super::flags::ConfigFlags;
 use super::{Failure, progress};
 use crate::api::control::ControlFile;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::journal;
 use crate::lock::{Lock, LockError};
 use crate::settle::prune::{Hands, Order, PruneError, Pruned, Work, prune};
@@ -174,6 +174,7 @@ fn parse_age(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     #[test]
     fn an_age_has_a_unit() {

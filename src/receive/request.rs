@@ -197,7 +197,9 @@ async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Answer> 
 /// What hyper lets pass and we must not: anything that a proxy in front could read differently.
 fn head_problem<B>(request: &Request<B>) -> Option<Answer> {
     let headers = request.headers();
-    let is_wrong = request.version() != Version::HTTP_11
+    // A proxy may speak HTTP/1.0 to what is behind it, as nginx does unless told otherwise; to
+    // refuse that would lose every callback.
+    let is_wrong = !matches!(request.version(), Version::HTTP_11 | Version::HTTP_10)
         || request.uri().authority().is_some()
         || !request.uri().path().starts_with('/')
         || count(headers, &HOST) != 1

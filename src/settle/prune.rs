@@ -147,10 +147,14 @@ fn fold_step(
 ) -> Result<Option<(i64, i64)>, PruneError> {
     let callbacks = reader.after(i64::MIN, through, STEP_ROWS_MAX, STEP_BYTES_MAX)?;
     let Some(last) = callbacks.last().map(|callback| callback.seq) else { return Ok(None) };
+    // What a journal that was restored from an older copy has taken over from its state is settled
+    // already.
+    let known = reader.pruned_through()?;
+    let news: Vec<_> = callbacks.into_iter().filter(|callback| callback.seq > known).collect();
     let dialects = reader.dialects()?;
     let deleted = hands.on_journal(Box::new(move |connection| {
         let transaction = connection.transaction()?;
-        super::settle(&transaction, callbacks, &dialects)?;
+        super::settle(&transaction, news, &dialects)?;
         let deleted = forget(&transaction, last)?;
         transaction.commit()?;
         Ok(i64::try_from(deleted).unwrap_or(i64::MAX))

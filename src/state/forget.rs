@@ -14,8 +14,11 @@ pub struct Window {
 }
 
 /// Looks at up to `rows_max` notifications, or messages, after `key` and not after `through_key`;
-/// removes those about which nothing arrived since `before`, with their history. `None` once there
-/// are no more.
+/// removes those about which nothing arrived since `before`, not even a duplicate, with their
+/// history. `None` once there are no more.
+///
+/// A duplicate counts because its callback stays in the journal: without its subject a rebuild
+/// would take it for news, and an old status for the last.
 pub fn old_subjects(
     connection: &Connection,
     table: Table,
@@ -26,7 +29,9 @@ pub fn old_subjects(
     let (name, last) = table.names();
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let sql = format!(
-        "SELECT key, {last} < ?3 FROM {name} WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4"
+        "SELECT key, {last} < ?3 AND NOT EXISTS (
+            SELECT 1 FROM history_row AS h WHERE h.subject = s.key AND h.received_at >= ?3
+         ) FROM {name} AS s WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4"
     );
     let looked_at: Vec<(i64, bool)> = connection
         .prepare_cached(&sql)?
