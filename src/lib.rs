@@ -55,7 +55,8 @@
 //! | [`cli`] | one file a command; the only room that prints | |
 //!
 //! `tests/` holds the system: `tests/fixtures/<provider>/<case>/` are callbacks as they come on the
-//! wire with the state they must come to, and `tests/readme.rs` holds the README to its word.
+//! wire with the state they must come to; `tests/tidy.rs` holds what a room must not know, and
+//! `tests/readme.rs` holds the README to its word.
 //!
 //! # Threads
 //!
