@@ -163,6 +163,10 @@ pub mod api;
 
 pub mod receiver;
 
+pub mod embedded;
+
+pub mod client;
+
 pub mod lock;
 
 pub mod shutdown;

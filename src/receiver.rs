@@ -103,7 +103,7 @@ pub struct Receiver {
     callbacks: SocketAddr,
     admin: SocketAddr,
     new_token: Option<String>,
-    door: Arc<FrontDoor>,
+    pub(crate) door: Arc<FrontDoor>,
     journal: Journal,
     writer: journal::Writer,
     settled: Settled,
@@ -229,10 +229,14 @@ impl Receiver {
         self.new_token.as_deref()
     }
 
+    /// The journal's position: grows with every callback that is kept.
+    pub fn committed(&self) -> i64 {
+        self.journal.progress().committed()
+    }
+
     /// Waits until everything acknowledged before this call is settled.
     pub async fn settled(&self) {
-        let committed = self.journal.progress().committed();
-        self.settled.reaches(committed).await;
+        self.settled.reaches(self.committed()).await;
     }
 
     /// Yields when an I/O error has stopped the journal: time to end, and be started anew.

@@ -13,7 +13,7 @@ use hyper::header::HeaderMap;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use receiptd::cli::client::{ANSWER_BYTES_MAX, Client, ClientError, Options, Target};
+use receiptd::client::{ANSWER_BYTES_MAX, Client, ClientError, Options, Target};
 use receiptd::cli::{Failure, healthcheck};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;

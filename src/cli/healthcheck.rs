@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::client::{Answer, Client, Options, Target};
 use super::flags::ConfigFlags;
 use super::setup::settings;
+use crate::client::{Answer, Client, Options, Target};
 
 /// Connecting and answering together stay below the two seconds that an orchestrator may allow.
 const CONNECT_MS_MAX: Duration = Duration::from_millis(500);

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::client::ClientError;
 use crate::clock::Clock;
 use crate::lock::LockError;
 use crate::sqlite::OpenError;
@@ -21,8 +22,6 @@ pub mod flags;
 mod setup;
 
 pub mod config;
-
-pub mod client;
 
 pub mod replay;
 
@@ -39,6 +38,8 @@ pub mod check_db;
 pub mod backup;
 
 pub mod serve;
+
+pub mod demo;
 
 pub mod db;
 pub mod output;
@@ -113,6 +114,17 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let code = match error {
+            ClientError::Url(_) => Self::USAGE,
+            ClientError::Trust(_) => Self::IO,
+            ClientError::Connect { .. } | ClientError::Answer { .. } => Self::UNAVAILABLE,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Self {
         match &error {
@@ -155,6 +167,7 @@ struct Cli {
 #[command(disable_help_subcommand = true)]
 enum Command {
     Serve(serve::Args),
+    Demo(demo::Args),
     Config(config::Args),
     Token(token::Args),
     Show(show::Args),
@@ -176,6 +189,7 @@ impl Command {
         let env = crate::config::environment();
         match self {
             Self::Serve(args) => serve::run(args, env, out),
+            Self::Demo(args) => demo::run(args, out),
             Self::Config(args) => config::run(args, env, Clock::system().now(), out),
             Self::Token(args) => token::run(args, out),
             Self::Show(args) => show::run(args, out),

@@ -9,10 +9,10 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rusqlite::Connection;
 
-use super::client::{Answer, Client, Options, Target};
 use super::flags::ConfigFlags;
 use super::{Failure, progress};
 use crate::api::control::ControlFile;
+use crate::client::{Answer, Client, Options, Target};
 use crate::clock::Clock;
 use crate::journal;
 use crate::lock::{Lock, LockError};

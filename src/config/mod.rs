@@ -173,6 +173,11 @@ pub fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// Whether colours are unwelcome: `NO_COLOR` is set and not empty (<https://no-color.org>).
+pub fn is_colour_unwelcome() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// The bearer a client command presents, if `RECEIPTD_TOKEN` holds one.
 pub fn client_bearer(env: &[(String, String)]) -> Option<Secret> {
     variable(env, TOKEN_VARIABLE).map(|text| Secret(text.as_bytes().to_vec()))

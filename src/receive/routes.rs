@@ -70,6 +70,13 @@ impl Routes {
         *self.by_path.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
+    /// The path that source posts to.
+    pub fn path_of(&self, source: &str) -> Option<String> {
+        let by_path = self.by_path.read().unwrap_or_else(PoisonError::into_inner);
+        let found = by_path.iter().find(|(_, route)| &*route.source == source);
+        found.map(|(path, _)| path.clone())
+    }
+
     /// The source at that path.
     pub fn at(&self, path: &str) -> Option<Arc<Route>> {
         self.by_path.read().unwrap_or_else(PoisonError::into_inner).get(path).map(Arc::clone)

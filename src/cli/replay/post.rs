@@ -12,8 +12,8 @@ use hyper::header::{
 };
 
 use super::{Args, PRINTED_MAX, Replayed};
-use crate::cli::client::{Answer, Client, ClientError, Options, Target};
 use crate::cli::{Failure, block_on};
+use crate::client::{Answer, Client, ClientError, Options, Target};
 use crate::config;
 use crate::journal;
 use crate::journal::reader::Reader;

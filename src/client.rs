@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client, as patient as the senders are: for `replay --to`, `demo` and
-//! `healthcheck`.
+//! A small HTTP/1.1 client, as patient as the senders are: for `replay --to`, `demo`,
+//! `healthcheck` and [`Receiver::post`](crate::Receiver::post).
 //!
 //! It talks to the host it was asked for and to no other: no redirect is followed, no proxy taken
 //! from the environment. Connecting and answering each have a time limit, what is kept of an answer
@@ -23,8 +23,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
-
-use super::Failure;
 
 /// What is kept of an answer's body; the rest is dropped, and the connection with it.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -77,17 +75,6 @@ pub enum ClientError {
         /// The library's own words.
         problem: String,
     },
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        let code = match error {
-            ClientError::Url(_) => Self::USAGE,
-            ClientError::Trust(_) => Self::IO,
-            ClientError::Connect { .. } | ClientError::Answer { .. } => Self::UNAVAILABLE,
-        };
-        Self::new(code, error.to_string())
-    }
 }
 
 /// Where to connect to, and what to ask for there.
@@ -158,6 +145,14 @@ impl Answer {
         let line = text.lines().next().unwrap_or("").trim();
         line.chars().filter(|c| !c.is_control()).take(LINE_CHARS_MAX).collect()
     }
+}
+
+/// The value of `Authorization` that shows this token; it does not print. `None` if the token holds
+/// what no header can.
+pub fn bearer(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// A client of one host.
