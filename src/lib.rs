@@ -47,6 +47,8 @@
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
 //! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
 //! | [`receiver`] | starts, stops and wires all of it; the one place that knows every room | |
+//! | [`embedded`] | what an app's integration test needs beside that: start in a folder, post, read | |
+//! | [`client`] | the HTTP client of `replay --to`, `prune`, `healthcheck` and tests; never used while serving | the database |
 //! | [`lock`] | one process for each database, and only where locks hold | |
 //! | [`shutdown`] | signals as futures | |
 //! | [`replay`] | fixtures to settled notifications in memory, for tests and `receiptd replay` | |

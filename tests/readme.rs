@@ -372,6 +372,18 @@ fn every_line_of_rust_is_one_that_a_doctest_runs() {
 }
 
 #[test]
+fn every_room_is_on_the_architecture_page() {
+    let page = include_str!("../src/lib.rs");
+    for line in page.lines() {
+        let Some(room) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'))
+        else {
+            continue;
+        };
+        assert!(page.contains(&format!("//! | [`{room}`] | ")), "{room} has no row in the map");
+    }
+}
+
+#[test]
 fn the_gate_runs_the_two_commands_of_the_readme() {
     assert!(blocks("sh").iter().any(|block| block == "cargo test"));
     assert!(blocks("sh").iter().any(|block| block == "cargo run --release -- demo"));
