@@ -47,6 +47,8 @@
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
 //! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
 //! | [`receiver`] | starts, stops and wires all of it; the one place that knows every room | |
+//! | [`embedded`] | what an app's integration test needs beside that: start in a folder, post, read | |
+//! | [`client`] | the HTTP client of `replay --to`, `prune`, `healthcheck` and tests; never used while serving | the database |
 //! | [`lock`] | one process for each database, and only where locks hold | |
 //! | [`shutdown`] | signals as futures | |
 //! | [`replay`] | fixtures to settled notifications in memory, for tests and `receiptd replay` | |
@@ -55,7 +57,8 @@
 //! | [`cli`] | one file a command; the only room that prints | |
 //!
 //! `tests/` holds the system: `tests/fixtures/<provider>/<case>/` are callbacks as they come on the
-//! wire with the state they must come to, and `tests/readme.rs` holds the README to its word.
+//! wire with the state they must come to; `tests/tidy.rs` holds what a room must not know, and
+//! `tests/readme.rs` holds the README to its word.
 //!
 //! # Threads
 //!
@@ -94,8 +97,8 @@
 //!
 //! # One callback
 //!
-//! [`receive::server`] accepts a connection if there is a place for it, or makes the longest silent
-//! stranger leave. [`receive::request`] refuses what a proxy could read differently, finds the source
+//! [`receive::server`] accepts a connection and finds it a place; if all are taken, the longest silent
+//! caller makes room, strangers first, never one that is being served. [`receive::request`] refuses what a proxy could read differently, finds the source
 //! by its path, and asks [`receive::authenticate`] about the head: every configured digest is
 //! compared, in constant time. Only then is the body read, within its length and its time.
 //! [`journal::Journal::append`] puts it in a bounded queue and gives back something to wait on. The
@@ -179,8 +182,3 @@ pub mod config;
 pub mod telemetry;
 
 pub mod cli;
-
-/// The README's Rust is compiled with the doctests.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
