@@ -1,0 +1,175 @@
+//! What can be seen on the admin listener: every metric is there, says what happened, and the page
+//! is what a scraper can read.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, UNIX_EPOCH};
+
+use support::{Client, PATH, Setup, TOKEN, metric, post, post_with, receipt, receipt_of, source};
+
+/// Every series after a known sequence of requests.
+fn page() -> String {
+    let old = source("passport", "gc-notify", &[("new", TOKEN), ("old", "the-old-token")]);
+    let old = format!("{old}not_after = \"2099-12-31\"\n");
+    let setup = Setup::with_sources(&format!(
+        "{old}{}",
+        source("quiet", "ajo", &[("a", "the-token-of-quiet")])
+    ));
+    let server = setup.start();
+    assert_eq!(server.post(receipt("a")), 204);
+    assert_eq!(server.post(receipt("a")), 204);
+    assert_eq!(server.post(receipt_of("b", "brand-new-status", "2026-11-22T10:00:00Z")), 204);
+    assert_eq!(server.post(r#"{"id": "m", "source_number": "1", "message": "hi"}"#), 204);
+    let complaint = r#"{"notification_id": "a", "complaint_id": "c", "complaint_date": null}"#;
+    assert_eq!(server.post(complaint), 204);
+    let letter = r#"{"notification_id": "l", "date_sent": "2026-11-01", "template_name": "t"}"#;
+    assert_eq!(server.post(letter), 204);
+    assert_eq!(server.post("not understood"), 204);
+    assert_eq!(server.post(r#"{"health_check": true}"#), 204);
+    assert_eq!(server.ask(post(PATH, "the-old-token", receipt("c"))).status, 204);
+    assert_eq!(server.ask(post(PATH, "wrong-token", receipt("a"))).status, 401);
+    assert_eq!(server.ask(post(PATH, "wrong-token", receipt("a"))).status, 401);
+    assert_eq!(server.ask(post_with(PATH, "", receipt("a"))).status, 401);
+    assert_eq!(server.ask(post("/elsewhere", TOKEN, receipt("a"))).status, 404);
+    server.settled();
+    let _open: Client = server.connect();
+    support::eventually("only that connection is open", || {
+        metric(&server.metrics(), "receiptd_connections") == Some(1.0)
+    });
+    let answer = server.admin("/metrics");
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some(kind)));
+    answer.text()
+}
+
+#[test]
+fn every_metric_says_what_happened() {
+    let page = page();
+    for (series, value) in [
+        (r#"callbacks_total{source="passport",code="204"}"#, 9.0),
+        (r#"callbacks_total{source="passport",code="401"}"#, 3.0),
+        (r#"callbacks_total{source="",code="404"}"#, 1.0),
+        (r#"callbacks_total{source="quiet",code="204"}"#, 0.0),
+        (r#"authentication_refusals_total{source="passport",reason="wrong"}"#, 2.0),
+        (r#"authentication_refusals_total{source="passport",reason="missing"}"#, 1.0),
+        (r#"events_total{source="passport",kind="receipt"}"#, 4.0),
+        (r#"events_total{source="passport",kind="received-message"}"#, 1.0),
+        (r#"events_total{source="passport",kind="complaint"}"#, 1.0),
+        (r#"events_total{source="passport",kind="returned-letter"}"#, 1.0),
+        (r#"events_total{source="quiet",kind="receipt"}"#, 0.0),
+        (r#"duplicates_total{source="passport"}"#, 1.0),
+        (r#"duplicates_total{source="quiet"}"#, 0.0),
+        (r#"unrecognised_total{source="passport"}"#, 1.0),
+        (r#"unknown_statuses_total{source="passport"}"#, 1.0),
+        ("settle_panics_total", 0.0),
+        // The probe is not committed.
+        ("commit_seconds_count", 8.0),
+        ("commit_wait_seconds_count", 8.0),
+        ("batch_callbacks_count", 8.0),
+        ("batch_callbacks_sum", 8.0),
+        ("answer_seconds_count", 13.0),
+        ("connections", 1.0),
+        ("queue_callbacks", 0.0),
+        ("settle_lag_callbacks", 0.0),
+        ("settle_lag_seconds", 0.0),
+        ("ready", 1.0),
+        ("settling_failing", 0.0),
+    ] {
+        assert_eq!(metric(&page, &format!("receiptd_{series}")), Some(value), "{series}\n{page}");
+    }
+}
+
+#[test]
+fn times_and_sizes_are_plausible() {
+    let page = page();
+    let value = |series: &str| metric(&page, &format!("receiptd_{series}")).expect(series);
+    let now = UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let recent = now - Duration::from_secs(300).as_secs_f64()..=now;
+    let last = value(r#"last_callback_timestamp_seconds{source="passport"}"#);
+    assert!(recent.contains(&last), "{last}");
+    let used = value(r#"token_last_used_timestamp_seconds{source="passport",token="old"}"#);
+    assert!(recent.contains(&used), "{used}");
+    // The end of 2099-12-31.
+    let end = value(r#"token_not_after_timestamp_seconds{source="passport",token="old"}"#);
+    assert!((4_102_444_799.0..=4_102_444_800.0).contains(&end), "{end}");
+    assert!(value(r#"wal_bytes{file="journal"}"#) > 0.0);
+    assert!(value(r#"wal_bytes{file="state"}"#) > 0.0);
+    assert!(value("free_bytes") > 0.0);
+    assert!(value("commit_seconds_sum") > 0.0);
+    assert!((1.0..=8.0).contains(&value("settle_seconds_count")));
+}
+
+/// A line that is no comment: name, labels, value.
+fn series(line: &str) -> (&str, Option<&str>, f64) {
+    let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+    let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+    match series.split_once('{') {
+        None => (series, None, value),
+        Some((name, labels)) => (name, Some(labels.strip_suffix('}').expect(line)), value),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !text.is_empty() && text.chars().all(is_letter) && !text.starts_with(|c: char| c.is_numeric())
+}
+
+#[test]
+fn the_page_is_openmetrics_text() {
+    let page = page();
+    assert!(page.ends_with("# EOF\n") && page.matches("# EOF").count() == 1);
+    let mut types = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for line in page.lines().filter(|line| *line != "# EOF") {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let (word, name) = (words.next().unwrap(), words.next().unwrap());
+            assert!(is_name(name) && name.starts_with("receiptd_"), "{line}");
+            let text = words.next().unwrap_or_default();
+            match word {
+                "HELP" => assert!(!text.is_empty(), "{line}"),
+                "UNIT" => assert!(name.ends_with(text), "{line}"),
+                "TYPE" => {
+                    let before = types.insert(name, text);
+                    assert_eq!(before, None, "{name} is declared twice");
+                }
+                _ => panic!("{line}"),
+            }
+            continue;
+        }
+        let (name, labels, value) = series(line);
+        assert!(is_name(name), "{line}");
+        assert!(seen.insert((name, labels)), "twice: {line}");
+        let suffixes = ["", "_total", "_sum", "_count", "_bucket"];
+        let kind = suffixes
+            .iter()
+            .find_map(|suffix| types.get(name.strip_suffix(suffix)?).map(|kind| (*kind, *suffix)));
+        let allowed = [
+            ("counter", "_total"),
+            ("gauge", ""),
+            ("histogram", "_sum"),
+            ("histogram", "_count"),
+            ("histogram", "_bucket"),
+        ];
+        assert!(kind.is_some_and(|kind| allowed.contains(&kind)), "{line}: {kind:?}");
+        assert!(!value.is_nan(), "{line}");
+        for label in labels.into_iter().flat_map(|labels| labels.split("\",")) {
+            let (label, text) = label.split_once("=\"").expect(line);
+            assert!(is_name(label) && !text.trim_end_matches('"').contains('"'), "{line}");
+        }
+    }
+    assert!(types.len() >= 20, "{types:?}");
+}
+
+#[test]
+fn the_admin_listener_answers_what_is_asked_and_nothing_else() {
+    let setup = Setup::new();
+    let server = setup.start();
+    for (path, status) in [("/livez", 200), ("/readyz", 200), ("/", 404), (PATH, 404)] {
+        assert_eq!(server.admin(path).status, status, "{path}");
+    }
+    let posted = Client::connect(server.admin).ask(post(PATH, TOKEN, receipt("a")));
+    assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
+    assert_eq!(setup.callbacks(), 0);
+}
