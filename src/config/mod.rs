@@ -178,6 +178,11 @@ pub fn is_colour_unwelcome() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
+/// This program, as it was called: to be pasted into a shell that stands in the same folder.
+pub fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "receiptd".to_owned())
+}
+
 /// The bearer a client command presents, if `RECEIPTD_TOKEN` holds one.
 pub fn client_bearer(env: &[(String, String)]) -> Option<Secret> {
     variable(env, TOKEN_VARIABLE).map(|text| Secret(text.as_bytes().to_vec()))

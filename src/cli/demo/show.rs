@@ -179,7 +179,7 @@ pub fn invitation(screen: Screen, stage: &Stage) -> String {
     let token = stage.token(&GC_NOTIFY);
     let (admin, database) = (stage.receiver.admin(), stage.database());
     let database = database.display();
-    let (program, first) = (program(), message_id(1));
+    let (program, first) = (config::program(), message_id(1));
     let title = screen.bold("Your turn");
     let send = screen.wrap(0, "The receiver goes on until Ctrl-C. Send it a receipt:");
     let look = screen.wrap(0, "See what became of it, and why message 1 is what it is:");
@@ -197,9 +197,4 @@ pub fn invitation(screen: Screen, stage: &Stage) -> String {
          settled   http://{admin}/settled?wait=5s\n\
          database  {database}\n"
     )
-}
-
-/// This program, as it was called.
-fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "receiptd".to_owned())
 }
