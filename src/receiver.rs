@@ -154,8 +154,8 @@ impl Receiver {
         let mut background = vec![tokio::spawn(api.run(admin_listener))];
         let look_at_tls = Arc::new(Notify::new());
         if let (Some(reloader), Some(in_force)) = (tls, in_force) {
-            let look = Arc::clone(&look_at_tls);
-            background.push(tokio::spawn(follow_tls_files(reloader, in_force, look)));
+            let (look, metrics) = (Arc::clone(&look_at_tls), Arc::clone(&door.metrics));
+            background.push(tokio::spawn(follow_tls_files(reloader, in_force, look, metrics)));
         }
         let (stop_server, stop) = oneshot::channel();
         let server = tokio::spawn(server.run(async { drop(stop.await) }));
@@ -228,6 +228,15 @@ impl Receiver {
         Ok(())
     }
 
+    /// Whether these settings differ from those in force in anything that [`Receiver::reload`] does
+    /// not touch.
+    pub fn needs_restart_for(&self, settings: &Settings) -> bool {
+        let unchanging = |s: &Settings| {
+            (s.listen, s.admin_listen, s.store.clone(), s.limits.clone(), s.tls.clone(), s.log)
+        };
+        unchanging(settings) != unchanging(&self.settings)
+    }
+
     /// Stops: not ready any more, what is in flight is finished, everything acknowledged is on the
     /// disk and, if there is time, settled. At most `drain_ms_max`.
     pub async fn stop(mut self) -> Ended {
@@ -258,8 +267,14 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })
 }
 
-async fn follow_tls_files(mut reloader: Reloader, in_force: TlsInForce, look: Arc<Notify>) {
+async fn follow_tls_files(
+    mut reloader: Reloader,
+    in_force: TlsInForce,
+    look: Arc<Notify>,
+    metrics: Arc<Metrics>,
+) {
     loop {
+        metrics.tls_ends(reloader.not_after());
         // Elapsed: time to look without having been asked.
         let _ = tokio::time::timeout(TLS_LOOK, look.notified()).await;
         match reloader.refresh() {

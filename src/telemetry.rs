@@ -114,6 +114,7 @@ pub struct Metrics {
     last_callback: Family<BySource, Seconds>,
     token_used: Family<ByToken, Seconds>,
     token_ends: Family<ByToken, Seconds>,
+    tls_ends: Seconds,
     answer_seconds: Histogram,
     commit_seconds: Histogram,
     commit_wait_seconds: Histogram,
@@ -150,6 +151,7 @@ impl Metrics {
             last_callback: Family::default(),
             token_used: Family::default(),
             token_ends: Family::default(),
+            tls_ends: Gauge::default(),
             answer_seconds: Histogram::new(SECONDS),
             commit_seconds: Histogram::new(SECONDS),
             commit_wait_seconds: Histogram::new(SECONDS),
@@ -214,13 +216,13 @@ impl Metrics {
         r.register("batch_callbacks", "Callbacks in a commit", self.batch_callbacks.clone());
         r.register_with_unit(
             "last_callback_timestamp",
-            "When the source's last callback was kept",
+            "When the source's last callback was kept, or its probe answered",
             s.clone(),
             self.last_callback.clone(),
         );
         r.register_with_unit(
             "token_last_used_timestamp",
-            "When the token was last presented",
+            "When a token that has a last day was last presented",
             s.clone(),
             self.token_used.clone(),
         );
@@ -229,6 +231,12 @@ impl Metrics {
             "End of the last day on which the token is accepted",
             s.clone(),
             self.token_ends.clone(),
+        );
+        r.register_with_unit(
+            "tls_certificate_not_after_timestamp",
+            "When the certificate on the callback listener ends; 0 without TLS",
+            s.clone(),
+            self.tls_ends.clone(),
         );
         r.register("connections", "Open connections", self.connections.clone());
         r.register("queue_callbacks", "Callbacks waiting for the writer", self.queue.clone());
@@ -312,6 +320,11 @@ impl Metrics {
         self.token_ends.get_or_create(&by).set(seconds(end));
     }
 
+    /// The end of the certificate in force on the callback listener, if it could be read.
+    pub fn tls_ends(&self, end: Option<Timestamp>) {
+        self.tls_ends.set(end.map_or(0.0, seconds));
+    }
+
     /// The page `/metrics` shows.
     pub fn page(&self, now: &Snapshot) -> String {
         let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -358,8 +371,8 @@ impl SourceMetrics {
         self.all.refusals.get_or_create(&ByReason { source: self.name.clone(), reason }).inc();
     }
 
-    /// A token was presented; `by_token` is counted for retiring ones only, which are rare.
-    pub fn token_used(&self, token: &str, at: Timestamp) {
+    /// A token that has a last day was presented.
+    pub fn retiring_token_used(&self, token: &str, at: Timestamp) {
         let by = ByToken { source: self.name.clone(), token: token.to_owned() };
         self.all.token_used.get_or_create(&by).set(seconds(at));
     }

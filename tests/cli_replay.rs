@@ -306,7 +306,7 @@ fn keep(db: &Path) -> Journal {
         durability: Durability::Normal,
     };
     let path = journal::path_beside(db);
-    let (journal, _, tell) = journal::start(&path, options, Box::new(|_| {})).unwrap();
+    let (journal, _writer, tell) = journal::start(&path, options, Box::new(|_| {})).unwrap();
     thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(tell);
     });

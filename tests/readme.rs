@@ -199,7 +199,7 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
     let now = Clock::system().now();
     source.kept(now);
     source.refused("wrong");
-    source.token_used("2026-11", now);
+    source.retiring_token_used("2026-11", now);
     metrics.token_ends("passport", "2026-11", now);
     metrics.answered(Duration::from_millis(1));
     let page = metrics.page(&Snapshot::default());

@@ -166,8 +166,7 @@ impl Drop for ControlFile {
     }
 }
 
+/// Beside the real file, as the lock is: through a symbolic link it is the same receiver.
 fn control_path(state: &Path) -> PathBuf {
-    let mut name = state.as_os_str().to_owned();
-    name.push(".control");
-    PathBuf::from(name)
+    crate::lock::lock_path(state).with_extension("control")
 }

@@ -24,6 +24,8 @@ mod setup;
 pub mod config;
 
 pub mod replay;
+mod replay_files;
+mod replay_post;
 
 pub mod prune;
 
@@ -40,6 +42,11 @@ pub mod backup;
 pub mod serve;
 
 pub mod demo;
+mod demo_body;
+mod demo_scenario;
+mod demo_show;
+mod demo_stage;
+mod demo_verdict;
 
 pub mod db;
 pub mod output;

@@ -96,6 +96,11 @@ fn reload(receiver: &Receiver, layers: &Layers) {
         }
         Ok(loaded) => {
             log_warnings(&loaded);
+            if receiver.needs_restart_for(&loaded.settings) {
+                tracing::warn!(
+                    "only sources, tokens and TLS files are read again; the rest needs a restart"
+                );
+            }
             receiver.reload(&loaded.settings.sources).map_err(|error| error.to_string())
         }
         Err(problems) => Err(problems.to_string()),
@@ -129,6 +134,9 @@ fn explain(error: &StartError) -> Failure {
         StartError::Lock(_) => Failure::new(Failure::UNAVAILABLE, message),
         StartError::Listen { .. } => Failure::new(Failure::UNAVAILABLE, message).hint(
             "is another process listening there? choose another with --listen, --admin-listen",
+        ),
+        StartError::Open(error) if error.is_damage() => Failure::new(Failure::IO, message).hint(
+            "the journal is damaged: move it away and start again; what the state knows is kept",
         ),
         StartError::Tls(_) => Failure::new(Failure::CONFIG, message),
         StartError::Open(_)

@@ -34,7 +34,7 @@ pub struct Settings {
 }
 
 /// The two files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// The state file; the journal is this with `.db` replaced by `.callbacks.db`.
     pub path: PathBuf,

@@ -32,7 +32,7 @@ impl Route {
     /// seen before its last day, or callbacks are lost after it.
     pub fn used(&self, granted: Granted<'_>, now: Timestamp) {
         let Granted::Token { label, not_after: Some(not_after) } = granted else { return };
-        self.metrics.token_used(label, now);
+        self.metrics.retiring_token_used(label, now);
         let last = self.reminded_at.load(Ordering::Relaxed);
         if now.unix_micros().saturating_sub(last) > REMIND_MICROS {
             self.reminded_at.store(now.unix_micros(), Ordering::Relaxed);

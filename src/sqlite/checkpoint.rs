@@ -2,7 +2,7 @@
 //!
 //! A thread with a connection of its own looks twice a second whether the WAL was written, and if
 //! so moves it into the database; PASSIVE, so that neither the writer nor a reader waits. Only when
-//! the WAL file has grown past [`WAL_BYTES_LARGE`] does it RESTART, which holds the writer up for
+//! the WAL file has grown past `WAL_BYTES_LARGE` does it RESTART, which holds the writer up for
 //! the little that PASSIVE left over; the file keeps its size, because writing over it is cheaper
 //! than making it grow. A checkpoint that fails is tried again: it moves bytes that
 //! are already durable in the WAL.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::scenario::{Fate, Life, Outcome};
+use super::demo_scenario::{Fate, Life, Outcome};
 
 /// A life that has been played.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl<'a> Line<'a> {
         Self {
             life: life.title,
             source: life.sender.source,
-            id: super::body::message_id(*number),
+            id: super::demo_body::message_id(*number),
             answers: fates,
             settled: outcome,
             as_expected: verdict.is_as_expected(),
@@ -121,7 +121,7 @@ impl<'a> Line<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenario::LIVES;
+    use super::super::demo_scenario::LIVES;
     use super::*;
 
     fn expected(life: &Life) -> Vec<Fate> {

@@ -14,8 +14,8 @@ use hyper::header::{
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::body::{body, message_id};
-use super::scenario::{Fate, Life, Outcome, Post, SENDERS, Sender};
+use super::demo_body::{body, message_id};
+use super::demo_scenario::{Fate, Life, Outcome, Post, SENDERS, Sender};
 use crate::cli::Failure;
 use crate::client::{self, Client, ClientError, Options, Target};
 use crate::clock::Clock;

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::Failure;
+use super::{Failure, replay_files, replay_post};
 use crate::provider::Provider;
 use crate::replay::expect::{self, Expected};
 use crate::replay::fixtures::{self, Fixture};
@@ -16,15 +16,11 @@ use crate::replay::order::Order;
 use crate::replay::permute::{Conflict, Verdict, permute};
 use crate::replay::{Offline, Outcome, ReplayError, SettledNotification};
 
-mod files;
-
-mod post;
-
 /// The source of callbacks that no receiver gave one.
 const SOURCE: &str = "replay";
 
 /// Refusals, or callbacks that were not understood, that are printed one by one.
-const PRINTED_MAX: usize = 20;
+pub(super) const PRINTED_MAX: usize = 20;
 
 /// Settle callbacks from files and print what they come to
 ///
@@ -125,11 +121,11 @@ fn source_name(text: &str) -> Result<String, &'static str> {
 }
 
 /// What came of a replay.
-struct Replayed {
+pub(super) struct Replayed {
     /// What to print or compare; `None` if a receiver keeps it to itself.
-    notifications: Option<Vec<SettledNotification>>,
+    pub notifications: Option<Vec<SettledNotification>>,
     /// Whether everything else was as it should be.
-    is_yes: bool,
+    pub is_yes: bool,
 }
 
 /// Replays, and prints what it came to; remarks go to standard error.
@@ -161,7 +157,7 @@ pub fn run_with(
     let fixtures: Vec<&Fixture> = fixtures.iter().collect();
     let arranged = order(args).arrange(&fixtures, args.repeat.into());
     let Replayed { notifications, is_yes } = match (&args.to, &args.db) {
-        (Some(url), _) => post::replay(args, url, env, &arranged, out, aside)?,
+        (Some(url), _) => replay_post::replay(args, url, env, &arranged, out, aside)?,
         (None, Some(db)) => into_files(args, db, &arranged, aside)?,
         (None, None) => in_memory(args, &arranged, out, aside)?,
     };
@@ -246,7 +242,7 @@ fn into_files(
 ) -> Result<Replayed, Failure> {
     let source = args.source.as_deref().unwrap_or(SOURCE);
     let Outcome { notifications, unrecognised } =
-        files::settle(db, source, provider(args)?, fixtures)?;
+        replay_files::settle(db, source, provider(args)?, fixtures)?;
     remark(fixtures, &unrecognised, aside);
     Ok(Replayed { notifications: Some(notifications), is_yes: true })
 }

@@ -1,7 +1,7 @@
 //! The bytes of a callback, as its sender writes them: `json.dumps` of Python for the Notify family
 //! (ASCII only, a space after each comma and colon), the documented fields of Adobe.
 
-use super::scenario::{Life, Says};
+use super::demo_scenario::{Life, Says};
 use crate::provider::Provider;
 
 /// The day on which everything happens.
@@ -151,7 +151,7 @@ fn time(of_day: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scenario::LIVES;
+    use super::super::demo_scenario::LIVES;
     use super::*;
 
     #[test]

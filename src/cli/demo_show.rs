@@ -4,10 +4,10 @@ use comfy_table::{
     CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width,
 };
 
-use super::body::message_id;
-use super::scenario::{Fate, GC_NOTIFY, Life, Outcome, Says};
-use super::stage::Stage;
-use super::verdict::{self, Verdict};
+use super::demo_body::message_id;
+use super::demo_scenario::{Fate, GC_NOTIFY, Life, Outcome, Says};
+use super::demo_stage::Stage;
+use super::demo_verdict::{self as verdict, Verdict};
 use crate::config;
 
 /// The widest text is still read with ease.

@@ -10,26 +10,16 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::Failure;
+use super::{Failure, demo_show};
 use crate::config::settings::{Log, LogFormat};
 use crate::receiver::Ended;
 use crate::shutdown::{Asked, Signals};
 use crate::telemetry::start_logging;
 
-mod scenario;
-
-mod body;
-
-mod stage;
-
-mod verdict;
-
-mod show;
-
-use scenario::{GC_NOTIFY, LIVES};
-use show::Screen;
-use stage::{Played, Stage};
-use verdict::{Line, Verdict};
+use super::demo_scenario::{GC_NOTIFY, LIVES};
+use super::demo_show::Screen;
+use super::demo_stage::{Played, Stage};
+use super::demo_verdict::{Line, Verdict};
 
 /// Show what receiptd does, with a throw-away database
 ///
@@ -100,18 +90,18 @@ async fn demo(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
 /// Prints each life as it is played, then the table. Whether all was as expected.
 async fn for_people(stage: &mut Stage, once: bool, out: &mut dyn Write) -> Result<bool, Failure> {
     let screen = Screen::of_stdout();
-    say(out, &show::opening(screen, stage));
+    say(out, &demo_show::opening(screen, stage));
     let mut lives = Vec::new();
     for (life, number) in LIVES.iter().zip(1..) {
         let played = stage.play(life, number).await?;
-        say(out, &show::life(screen, number, life, &played.fates));
+        say(out, &demo_show::life(screen, number, life, &played.fates));
         lives.push(played);
     }
     let verdicts = judge(stage, &lives).await?;
-    say(out, &show::table(screen, &verdicts));
-    say(out, &show::conclusion(screen, &verdicts));
+    say(out, &demo_show::table(screen, &verdicts));
+    say(out, &demo_show::conclusion(screen, &verdicts));
     if !once {
-        say(out, &show::invitation(screen, stage));
+        say(out, &demo_show::invitation(screen, stage));
     }
     Ok(verdicts.iter().all(Verdict::is_as_expected))
 }

@@ -11,7 +11,7 @@ use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT,
 };
 
-use super::{Args, PRINTED_MAX, Replayed};
+use super::replay::{Args, PRINTED_MAX, Replayed};
 use crate::cli::{Failure, block_on};
 use crate::client::{Answer, Client, ClientError, Options, Target};
 use crate::config;
