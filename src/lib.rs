@@ -46,6 +46,7 @@
 //! | [`state`] | the public tables, their migrations, every `SELECT` and `INSERT` on them | providers, what a status means |
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
 //! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
+//! | [`halves`] | starts and stops journal and settling together | |
 //! | [`receiver`] | starts, stops and wires all of it; the one place that knows every room | |
 //! | [`embedded`] | what an app's integration test needs beside that: start in a folder, post, read | |
 //! | [`client`] | the HTTP client of `replay --to`, `prune`, `healthcheck` and tests; never used while serving | the database |

@@ -306,7 +306,7 @@ fn keep(db: &Path) -> Journal {
         durability: Durability::Normal,
     };
     let path = journal::path_beside(db);
-    let (journal, _writer, tell) = journal::start(&path, options, Box::new(|_| {})).unwrap();
+    let (journal, writer, tell) = journal::start(&path, options, Box::new(|_| {})).unwrap();
     thread::spawn(move || {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(tell);
     });
@@ -314,7 +314,9 @@ fn keep(db: &Path) -> Journal {
     let opened = settle::open_state(db, &clock).unwrap();
     let options = settle::Options { path: db.to_owned(), journal: path, callbacks_max: 100, clock };
     let progress = Arc::clone(journal.progress());
-    settle::start(options, opened, progress, Box::new(|_| {})).unwrap();
+    let (settler, _) = settle::start(options, opened, progress, Box::new(|_| {})).unwrap();
+    // Both end when they are dropped; this receiver is there until the test is over.
+    std::mem::forget((writer, settler));
     journal
 }
 
