@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::queue::{Queue, Taken, Waiting};
 use super::space::{Reserve, free_bytes};
-use super::{Acknowledgement, Journal, Progress, Refused, SCHEMA, schema};
+use super::{Journal, Progress, Refused, SCHEMA, schema};
 use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, Access, Durability, Fault, OpenError};
 
@@ -19,7 +19,7 @@ use crate::sqlite::{self, Access, Durability, Fault, OpenError};
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The longest pause before a commit, for more callbacks to share it.
-const GATHER_MAX: Duration = Duration::from_micros(120);
+const GATHER_MAX: Duration = Duration::from_micros(200);
 
 /// How often that pause looks whether enough have come.
 const GATHER_TICK: Duration = Duration::from_micros(20);
@@ -119,16 +119,20 @@ pub fn start(
 
 /// The outcome of one batch, on its way to the callers.
 struct Told {
-    callers: Vec<oneshot::Sender<Acknowledgement>>,
+    /// Bodies and all: they are freed by the thread that allocated them, which costs the allocator
+    /// no lock.
+    callbacks: Vec<Waiting>,
     outcome: Result<i64, Refused>,
 }
 
 async fn tell_callers(mut told: mpsc::UnboundedReceiver<Told>) {
-    while let Some(Told { callers, outcome }) = told.recv().await {
-        let first = outcome.map(|last| last + 1 - i64::try_from(callers.len()).unwrap_or(0));
-        for (offset, caller) in (0_i64..).zip(callers) {
+    while let Some(Told { callbacks, outcome }) = told.recv().await {
+        let first = outcome.map(|last| last + 1 - i64::try_from(callbacks.len()).unwrap_or(0));
+        for (offset, Waiting { entry, done, .. }) in (0_i64..).zip(callbacks) {
+            // Before its connection asks for a buffer again.
+            drop(entry);
             // A caller that hung up is not told; its callback is kept all the same.
-            let _ = caller.send(first.map(|first| first + offset));
+            let _ = done.send(first.map(|first| first + offset));
         }
     }
 }
@@ -182,7 +186,7 @@ impl Keeper {
     /// without it the callers fall apart into small groups that wait for each other's commits.
     fn gather(&self, in_flight: usize) -> Option<Taken> {
         let began = Instant::now();
-        let enough = in_flight * 2 / 3;
+        let enough = in_flight * 3 / 4;
         while in_flight > 1 && self.queue.waiting() < enough && began.elapsed() < GATHER_MAX {
             std::thread::sleep(GATHER_TICK);
         }
@@ -202,9 +206,8 @@ impl Keeper {
             self.progress.advance(last);
         }
         self.queue.settle_owed(count);
-        let callers = callbacks.into_iter().map(|waiting| waiting.done).collect();
         // The runtime has gone: nobody waits any more.
-        let _ = self.tell.send(Told { callers, outcome });
+        let _ = self.tell.send(Told { callbacks, outcome });
     }
 
     fn commit(&mut self, callbacks: &[Waiting]) -> Result<i64, Refused> {
