@@ -12,6 +12,7 @@ use crate::api::control::Control;
 use crate::clock::Clock;
 use crate::config::settings::{Credentials, Settings, Source, Token};
 use crate::journal::{self, Journal, SourceRow};
+use crate::lock::Lock;
 use crate::provider::Provider;
 use crate::receiver::StartError;
 use crate::settle::{self, Settled, Settler};
@@ -47,18 +48,23 @@ impl Halves {
         settings: &Settings,
         clock: &Clock,
         metrics: &Arc<Metrics>,
+        lock: &Arc<Lock>,
     ) -> Result<Self, OpenError> {
         let files = [settings.store.journal_path(), settings.store.path.clone()];
         let opened = settle::open_beside(&files[1], &files[0], clock)?;
-        let (journal, writer, tell_callers) = start_journal(settings, &files[0], metrics)?;
+        let (journal, writer, tell_callers) = start_journal(settings, &files[0], metrics, lock)?;
         // It ends with the writer.
         tokio::spawn(tell_callers);
         let checkpointers = [
-            Checkpointer::start(&files[0], &journal::SCHEMA)?,
-            Checkpointer::start(&files[1], &state::tables::SCHEMA)?,
+            Checkpointer::start(&files[0], &journal::SCHEMA, {
+                let progress = Arc::clone(journal.progress());
+                Box::new(move || progress.fail())
+            })?,
+            // Whatever is lost of the state is settled again.
+            Checkpointer::start(&files[1], &state::tables::SCHEMA, Box::new(|| {}))?,
         ];
         let (settler, settled) =
-            start_settling(settings, &files, opened, &journal, clock, metrics)?;
+            start_settling(settings, &files, opened, &journal, clock, (metrics, lock))?;
         Ok(Self { files, journal, settled, writer, settler, checkpointers })
     }
 
@@ -85,6 +91,7 @@ fn start_journal(
     settings: &Settings,
     path: &Path,
     metrics: &Arc<Metrics>,
+    lock: &Arc<Lock>,
 ) -> Result<(Journal, journal::Writer, impl Future<Output = ()> + Send + use<>), OpenError> {
     let (limits, store) = (&settings.limits, &settings.store);
     let options = journal::Options {
@@ -95,8 +102,13 @@ fn start_journal(
         reserve_bytes: store.reserve_bytes,
         durability: Durability::Full,
     };
-    let metrics = Arc::clone(metrics);
-    journal::start(path, options, Box::new(move |report| metrics.committed(report)))
+    // The thread holds the lock as long as it lives, whoever has let go of it.
+    let (metrics, lock) = (Arc::clone(metrics), Arc::clone(lock));
+    let observer = move |report| {
+        let _held = &lock;
+        metrics.committed(report);
+    };
+    journal::start(path, options, Box::new(observer))
 }
 
 fn start_settling(
@@ -105,7 +117,7 @@ fn start_settling(
     opened: settle::Opened,
     journal: &Journal,
     clock: &Clock,
-    metrics: &Arc<Metrics>,
+    (metrics, lock): (&Arc<Metrics>, &Arc<Lock>),
 ) -> Result<(Settler, Settled), OpenError> {
     let options = settle::Options {
         path: state_path.clone(),
@@ -113,8 +125,11 @@ fn start_settling(
         callbacks_max: settings.limits.settle_callbacks_max,
         clock: clock.clone(),
     };
-    let metrics = Arc::clone(metrics);
-    let observer = Box::new(move |report: &settle::Report| metrics.settled(report));
+    let (metrics, lock) = (Arc::clone(metrics), Arc::clone(lock));
+    let observer = Box::new(move |report: &settle::Report| {
+        let _held = &lock;
+        metrics.settled(report);
+    });
     settle::start(options, opened, Arc::clone(journal.progress()), observer)
 }
 

@@ -103,7 +103,7 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(wrap(error)),
         }
-        let mut lock = Self { file, path };
+        let lock = Self { file, path };
         lock.write("").map_err(|error| LockError::Io { path: lock.path.clone(), error })?;
         Ok(lock)
     }
@@ -112,7 +112,7 @@ impl Lock {
     ///
     /// # Errors
     /// Of the file system. The lock holds all the same.
-    pub fn describe(&mut self, text: &str) -> io::Result<()> {
+    pub fn describe(&self, text: &str) -> io::Result<()> {
         self.write(text)
     }
 
@@ -121,11 +121,11 @@ impl Lock {
         &self.path
     }
 
-    fn write(&mut self, text: &str) -> io::Result<()> {
+    fn write(&self, text: &str) -> io::Result<()> {
         let separator = if text.is_empty() { "" } else { ", " };
         self.file.set_len(0)?;
-        self.file.rewind()?;
-        writeln!(self.file, "pid {}{separator}{text}", std::process::id())
+        (&self.file).rewind()?;
+        writeln!(&self.file, "pid {}{separator}{text}", std::process::id())
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
     fn a_second_holder_is_refused_and_told_who_is_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("receiptd.db");
-        let mut first = Lock::acquire(&state).unwrap();
+        let first = Lock::acquire(&state).unwrap();
         first.describe("admin http://127.0.0.1:9090").unwrap();
         let refused = Lock::acquire(&state).unwrap_err();
         let expected = format!("pid {}, admin http://127.0.0.1:9090", std::process::id());

@@ -47,6 +47,9 @@ use crate::telemetry::Metrics;
 /// How often the TLS files are looked at.
 const TLS_LOOK: Duration = Duration::from_secs(5);
 
+/// What stopping may take beyond its deadline, for the last checkpoint.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// How long a receiver whose journal has failed still answers 503 to those that are connected.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -107,7 +110,7 @@ pub struct Receiver {
     background: Vec<JoinHandle<()>>,
     look_at_tls: Arc<Notify>,
     _control_file: ControlFile,
-    _lock: Lock,
+    _lock: Arc<Lock>,
 }
 
 impl Receiver {
@@ -119,12 +122,12 @@ impl Receiver {
     pub async fn start(settings: Settings, clock: Clock) -> Result<Self, StartError> {
         let store = settings.store.clone();
         check_file_system(&store.path, store.network_file_system)?;
-        let mut lock = Lock::acquire(&store.path)?;
+        let lock = Arc::new(Lock::acquire(&store.path)?);
         let listener = bind(settings.listen).await?;
         let admin_listener = bind(settings.admin_listen).await?;
         let tls = settings.tls.clone().map(Reloader::open).transpose()?;
         let metrics = Arc::new(Metrics::new());
-        let halves = Halves::start(&settings, &clock, &metrics)?;
+        let halves = Halves::start(&settings, &clock, &metrics, &lock)?;
         let (sources, new_token) = prepare_sources(&settings.sources, &halves.journal, &clock)?;
         let door = Arc::new(FrontDoor {
             routes: Routes::new(&sources, &metrics),
@@ -251,8 +254,10 @@ impl Receiver {
             self.server.abort();
         }
         let halves = self.halves;
-        if tokio::task::spawn_blocking(move || halves.stop(deadline)).await.is_err() {
-            tracing::error!("a thread panicked while stopping");
+        let ending = tokio::task::spawn_blocking(move || halves.stop(deadline));
+        // What is not done by then is done at the next start: everything acknowledged is committed.
+        if tokio::time::timeout(until(deadline) + GRACE, ending).await.is_err() {
+            tracing::warn!("stopped before the files could be tidied up");
         }
         self.background.iter().for_each(JoinHandle::abort);
         if progress.is_latched() { Ended::Failed } else { Ended::Stopped }

@@ -91,7 +91,7 @@ fn memory() -> Connection {
 /// The state that these callbacks settle into, in one batch.
 fn settled(callbacks: &[Callback]) -> Connection {
     let connection = memory();
-    settle(&connection, callbacks.to_vec(), &dialects()).unwrap();
+    settle(&connection, callbacks, &dialects()).unwrap();
     connection
 }
 
@@ -116,7 +116,7 @@ fn any_cut_into_batches_gives_the_same_bytes() {
         let mut rest = &callbacks[..];
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(1 + chance.below(rest.len().min(40)));
-            settle(&cut, batch.to_vec(), &dialects()).unwrap();
+            settle(&cut, batch, &dialects()).unwrap();
             rest = after;
         }
         assert_eq!(dump(&cut), whole);
@@ -156,11 +156,11 @@ fn a_repeated_callback_is_counted_once_and_changes_nothing_else() {
     let of_notifications = count("SELECT count(*) FROM history WHERE kind <> 'received-message'");
     let again = callbacks.len();
     let repeats = in_order(fixtures(), |seq| at(seq + again));
-    let repeats = repeats
+    let repeats: Vec<_> = repeats
         .into_iter()
         .map(|callback| Callback { seq: callback.seq + again as i64, ..callback })
         .collect();
-    settle(&state, repeats, &dialects()).unwrap();
+    settle(&state, &repeats, &dialects()).unwrap();
     assert_eq!(read(&state), before);
     assert_eq!(count("SELECT sum(duplicates) FROM notification"), duplicates + of_notifications);
     let sql = format!("SELECT count(*) FROM history WHERE duplicate AND seq > {again}");

@@ -21,6 +21,7 @@ use crate::clock::Timestamp;
 use crate::journal::Journal;
 use crate::settle::prune::{Hands, Order, PruneError, Work, prune};
 use crate::settle::{OnThread, Settled};
+use crate::sqlite::Fault;
 
 /// Where to ask. Query: `before=<RFC 3339>` and optionally `&bodies_only`.
 pub const PRUNE_PATH: &str = "/control/prune";
@@ -51,7 +52,13 @@ struct LiveHands {
 impl Hands for LiveHands {
     fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
         match self.journal.on_writer(work) {
-            Ok(result) => Ok(result?),
+            Ok(Err(error)) => {
+                if matches!(Fault::of(&error), Fault::Io | Fault::Damaged) {
+                    self.journal.progress().fail();
+                }
+                Err(error.into())
+            }
+            Ok(Ok(rows)) => Ok(rows),
             Err(_) => Err(PruneError::Stopped),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! On the admin listener only, which belongs on loopback or an inner network. Nothing here changes
 //! anything, except that a running receiver prunes when [`control`] is asked to by someone who can
-//! read its lock file.
+//! read its control file.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub struct Api {
     pub files: [std::path::PathBuf; 2],
     /// Set from the moment that stopping begins.
     pub is_stopping: Arc<AtomicBool>,
-    /// What someone with the lock file may ask for.
+    /// What someone with the control file may ask for.
     pub control: Control,
 }
 

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::journal;
 use crate::lock::{Lock, LockError};
 use crate::settle::prune::{Hands, Order, PruneError, Pruned, Work, prune};
+use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, Access, Durability};
 use crate::state;
 
@@ -102,11 +103,16 @@ struct OwnHands {
 
 impl Hands for OwnHands {
     fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
-        Ok(work(&mut self.journal)?)
+        let rows = work(&mut self.journal)?;
+        // Nobody else checkpoints: without this the log would grow to the size of what is pruned.
+        checkpoint::run(&self.journal, Mode::Passive)?;
+        Ok(rows)
     }
 
     fn on_state(&mut self, work: Work) -> Result<i64, PruneError> {
-        Ok(work(&mut self.state)?)
+        let rows = work(&mut self.state)?;
+        checkpoint::run(&self.state, Mode::Passive)?;
+        Ok(rows)
     }
 }
 

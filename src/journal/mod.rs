@@ -36,6 +36,7 @@ pub use schema::{
     old_prefix, pruned_through,
 };
 pub use space::{free_bytes, reserve_path};
+pub(crate) use writer::AbortOnPanic;
 pub use writer::{BatchReport, Observer, Options, Writer, start};
 
 use queue::Queue;

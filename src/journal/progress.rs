@@ -57,7 +57,7 @@ impl Progress {
     /// called; returns the last committed position.
     pub fn wait_beyond(&self, seq: i64, time: Duration) -> i64 {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.committed() <= seq && !*closed {
+        if self.committed() <= seq {
             drop(self.moved.wait_timeout(closed, time));
         }
         self.committed()
@@ -76,7 +76,9 @@ impl Progress {
         self.nudge();
     }
 
-    pub(super) fn latch(&self) {
+    /// Latches: whoever finds the journal damaged or its disk failing says so here, and nothing more
+    /// is accepted until a new start.
+    pub fn fail(&self) {
         self.latched.send_replace(true);
     }
 

@@ -18,6 +18,9 @@ use crate::sqlite::{self, Access, Durability, Fault, OpenError};
 /// How often an idle writer looks at the free space.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// The pause after the reserve could not be taken: some file systems cannot preallocate at all.
+const RESERVE_RETRY: Duration = Duration::from_secs(30);
+
 /// The longest pause before a commit, for more callbacks to share it.
 const GATHER_MAX: Duration = Duration::from_micros(200);
 
@@ -101,6 +104,7 @@ pub fn start(
             .unwrap_or(Path::new("."))
             .into(),
         reserve: Reserve::new(path, options.reserve_bytes),
+        reserve_failed: None,
         options,
         queue: Arc::clone(&queue),
         progress: Arc::clone(&progress),
@@ -137,14 +141,14 @@ async fn tell_callers(mut told: mpsc::UnboundedReceiver<Told>) {
     }
 }
 
-/// Ends the process if the writer panics: going on without it would refuse everything for ever,
-/// and what it had acknowledged is safe.
-struct AbortOnPanic;
+/// Ends the process if a writer panics: going on without it would refuse everything, or settle
+/// nothing, for ever, and what was acknowledged is safe.
+pub(crate) struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!("the journal's writing thread panicked; ending the process");
+            tracing::error!("a writing thread panicked; ending the process");
             std::process::abort();
         }
     }
@@ -154,6 +158,7 @@ struct Keeper {
     connection: Connection,
     folder: PathBuf,
     reserve: Reserve,
+    reserve_failed: Option<Instant>,
     options: Options,
     queue: Arc<Queue>,
     progress: Arc<Progress>,
@@ -169,7 +174,10 @@ impl Keeper {
         while let Some(taken) = self.gather(in_flight) {
             let Taken { callbacks, work } = taken;
             for work in work {
-                work(&mut self.connection);
+                // After an I/O error the file is not touched any more; whoever waits is told.
+                if !self.progress.is_latched() {
+                    work(&mut self.connection);
+                }
             }
             let has_space = self.look_at_space();
             let committed = callbacks.len();
@@ -240,7 +248,7 @@ impl Keeper {
             }
             Fault::Io | Fault::Damaged => {
                 tracing::error!(%error, "the journal failed; nothing more is accepted");
-                self.progress.latch();
+                self.progress.fail();
                 self.queue.close_because(Refused::Latched);
                 Refused::CommitFailed
             }
@@ -268,20 +276,21 @@ impl Keeper {
                 tracing::info!(free, "there is space again; callbacks are accepted");
             }
         }
-        if !low
-            && reserve > 0
-            && let Err(error) = self.reserve.take()
-        {
-            tracing::debug!(%error, "no room for the reserve yet");
+        let may_try = self.reserve_failed.is_none_or(|at| at.elapsed() > RESERVE_RETRY);
+        if !low && reserve > 0 && may_try {
+            self.reserve_failed = self.reserve.take().err().map(|error| {
+                tracing::debug!(%error, "no reserve yet");
+                Instant::now()
+            });
         }
         !low
     }
 
     /// Moves the WAL into the file and cuts it; with the reserve's help if that needs room.
     fn make_room(&mut self) {
-        if checkpoint::run(&self.connection, Mode::Truncate).is_err() {
+        if checkpoint::run_without_waiting(&self.connection, Mode::Truncate).is_err() {
             self.reserve.give_back();
-            if let Err(error) = checkpoint::run(&self.connection, Mode::Truncate) {
+            if let Err(error) = checkpoint::run_without_waiting(&self.connection, Mode::Truncate) {
                 tracing::warn!(%error, "no checkpoint for lack of space; it will be tried again");
             }
         }

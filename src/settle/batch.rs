@@ -28,8 +28,26 @@ pub struct Tally {
     pub unrecognised: BTreeMap<Arc<str>, u64>,
     /// Receipts whose status is no word we know; kept as sent.
     pub unknown_statuses: BTreeMap<Arc<str>, u64>,
-    /// Callbacks whose reading panicked; unrecognised too.
+    /// Callbacks whose settling panicked; unrecognised too.
     pub panics: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        for (key, count) in other.events {
+            *self.events.entry(key).or_default() += count;
+        }
+        for (all, more) in [
+            (&mut self.duplicates, other.duplicates),
+            (&mut self.unrecognised, other.unrecognised),
+            (&mut self.unknown_statuses, other.unknown_statuses),
+        ] {
+            for (source, count) in more {
+                *all.entry(source).or_default() += count;
+            }
+        }
+        self.panics += other.panics;
+    }
 }
 
 /// An event with its place in the journal.
@@ -60,20 +78,64 @@ struct Rows {
 ///
 /// # Errors
 /// Of SQLite only; then the caller's transaction must be rolled back.
+///
+/// A panic is a bug of ours that must not stop what comes behind it: the batch is settled again one
+/// by one, and the callback that panics is unrecognised.
 pub fn settle(
     connection: &Connection,
-    callbacks: Vec<Callback>,
+    callbacks: &[Callback],
     dialects: &HashMap<Arc<str>, Dialect>,
+) -> rusqlite::Result<Tally> {
+    settle_guarded(connection, callbacks, dialects, provider::read)
+}
+
+/// How a body is read; a test puts a reader that panics in its place.
+type Read = fn(&Dialect, &[u8]) -> Reading;
+
+fn settle_guarded(
+    connection: &Connection,
+    callbacks: &[Callback],
+    dialects: &HashMap<Arc<str>, Dialect>,
+    read: Read,
+) -> rusqlite::Result<Tally> {
+    connection.execute_batch("SAVEPOINT batch")?;
+    // Whatever a panic leaves behind is in the savepoint, and rolled back with it.
+    let settled =
+        catch_unwind(AssertUnwindSafe(|| settle_all(connection, callbacks, dialects, read)));
+    if let Ok(tally) = settled {
+        connection.execute_batch("RELEASE batch")?;
+        return tally;
+    }
+    connection.execute_batch("ROLLBACK TO batch; RELEASE batch")?;
+    let [callback] = callbacks else {
+        let mut tally = Tally::default();
+        for callback in callbacks.chunks(1) {
+            tally.add(settle_guarded(connection, callback, dialects, read)?);
+        }
+        return Ok(tally);
+    };
+    tracing::error!(seq = callback.seq, "settling a callback panicked; it is unrecognised");
+    let reason = "settling it panicked: a bug in receiptd".to_owned();
+    add_unrecognised(connection, &unrecognised_row(callback, reason))?;
+    let unrecognised = BTreeMap::from([(Arc::clone(&callback.source), 1)]);
+    Ok(Tally { panics: 1, unrecognised, ..Tally::default() })
+}
+
+fn settle_all(
+    connection: &Connection,
+    callbacks: &[Callback],
+    dialects: &HashMap<Arc<str>, Dialect>,
+    read: Read,
 ) -> rusqlite::Result<Tally> {
     let mut tally = Tally::default();
     let mut subjects: HashMap<Subject, Vec<Placed>> = HashMap::new();
     for callback in callbacks {
-        let reading = read(&callback, dialects, &mut tally);
+        let reading = read_one(callback, dialects, read, &mut tally);
         if let Some(reason) = reading.unrecognised {
             *tally.unrecognised.entry(Arc::clone(&callback.source)).or_default() += 1;
-            add_unrecognised(connection, &unrecognised_row(&callback, reason.into_owned()))?;
+            add_unrecognised(connection, &unrecognised_row(callback, reason.into_owned()))?;
         }
-        place(&callback, reading.events, &mut subjects);
+        place(callback, reading.events, &mut subjects);
     }
     let mut subjects: Vec<_> = subjects.into_iter().collect();
     subjects.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -90,16 +152,16 @@ pub fn settle(
     Ok(tally)
 }
 
-fn read(callback: &Callback, dialects: &HashMap<Arc<str>, Dialect>, tally: &mut Tally) -> Reading {
+fn read_one(
+    callback: &Callback,
+    dialects: &HashMap<Arc<str>, Dialect>,
+    read: Read,
+    tally: &mut Tally,
+) -> Reading {
     let Some(dialect) = dialects.get(&callback.source) else {
         return Reading::unrecognised("the journal does not say which provider this source is");
     };
-    // The body is only borrowed and the reading is thrown away: nothing half-done can be seen.
-    let result = catch_unwind(AssertUnwindSafe(|| provider::read(dialect, &callback.body)));
-    let reading = result.unwrap_or_else(|_| {
-        tally.panics += 1;
-        Reading::unrecognised("reading it panicked: a bug in receiptd")
-    });
+    let reading = read(dialect, &callback.body);
     if dialect.provider != Provider::Ajo {
         let unknown = reading.events.iter().filter(|event| has_unknown_status(event)).count();
         if unknown > 0 {
@@ -281,5 +343,36 @@ impl Rows {
             put_message(connection, *key, &subject.source, message)?;
         }
         self.history.values().try_for_each(|row| add_history(connection, row))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tables::SCHEMA;
+
+    fn panics_on_boom(dialect: &Dialect, body: &[u8]) -> Reading {
+        assert!(!body.windows(4).any(|part| part == b"boom"), "boom");
+        provider::read(dialect, body)
+    }
+
+    #[test]
+    fn a_callback_that_panics_is_unrecognised_and_the_others_are_settled() {
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let source: Arc<str> = Arc::from("passport");
+        let callback = |seq: i64, id: &str| Callback {
+            seq,
+            source: Arc::clone(&source),
+            received_at: Timestamp::from_unix_micros(seq),
+            body: format!(r#"{{"id": "{id}", "status": "sent", "notification_type": "sms"}}"#)
+                .into(),
+        };
+        let callbacks = [callback(1, "a"), callback(2, "boom"), callback(3, "b")];
+        let dialects = HashMap::from([(Arc::clone(&source), Dialect::from(Provider::GcNotify))]);
+        let tally = settle_guarded(&connection, &callbacks, &dialects, panics_on_boom).unwrap();
+        assert_eq!((tally.panics, tally.events[&(source, Kind::Receipt)]), (1, 2));
+        let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count("SELECT count(*) FROM notification"), 2);
+        assert_eq!(count("SELECT seq FROM unrecognised"), 2);
     }
 }

@@ -62,13 +62,14 @@ fn try_open(path: &Path) -> Result<Opened, OpenError> {
 /// # Errors
 /// As [`open_state`], and of the journal's file.
 pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened, OpenError> {
-    let opened = open_state(path, clock)?;
+    // Without a journal there is nothing to settle again, and a file that is no database may be
+    // anybody's: it is left where it is.
+    let opened = if journal.exists() { open_state(path, clock)? } else { try_open(path)? };
     let wrap = |error| OpenError::Sqlite { path: journal.to_owned(), error };
     let mut writer = sqlite::open(journal, &journal::SCHEMA, Access::Write(Durability::Full))?;
-    let reader = |connection: &Connection| -> rusqlite::Result<(String, i64)> {
-        Ok((journal::journal_id(connection)?, journal::last_seq(connection)?))
-    };
-    let (id, last) = reader(&writer).map_err(wrap)?;
+    let id = journal::journal_id(&writer).map_err(wrap)?;
+    let last = journal::last_seq(&writer).map_err(wrap)?;
+    let pruned = journal::pruned_through(&writer).map_err(wrap)?;
     let Some(known_id) = opened.journal_id.clone() else {
         if last > 0 {
             tracing::warn!(
@@ -78,16 +79,20 @@ pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened,
         }
         return Ok(opened);
     };
-    if known_id == id && opened.seq <= last {
+    // Behind what was pruned, only the journal's own tables know what those callbacks came to: an
+    // older copy of the state, or one that a power cut took back, cannot catch up from callbacks.
+    let is_behind = known_id == id && opened.seq < pruned;
+    if known_id == id && opened.seq <= last && !is_behind {
         return Ok(opened);
     }
-    if known_id != id && last > 0 {
+    if is_behind || (known_id != id && last > 0) {
         drop(opened);
-        let aside = set_aside(path, "of-another-journal", clock)
+        let why = if is_behind { "older-than-pruned" } else { "of-another-journal" };
+        let aside = set_aside(path, why, clock)
             .map_err(|cause| wrap(rusqlite::Error::ToSqlConversionFailure(Box::new(cause))))?;
         tracing::warn!(
-            set_aside = %aside.display(),
-            "the state file belongs to another journal; it is settled again from this one"
+            set_aside = %aside.display(), why,
+            "the state file does not fit its journal; it is settled again from the journal"
         );
         return open_state(path, clock);
     }
@@ -170,6 +175,7 @@ pub fn rebuild(
     let building = path.with_extension("db-rebuilding");
     remove_database(&building);
     let seq = settle_afresh(&building, journal, i64::MAX, callbacks_max, progress)?;
+    keep_owner(path, &building)?;
     // The old file goes before its WAL: without the WAL it might be half of itself and still look
     // whole, and with the WAL of the old one the new file would be damaged.
     remove_database(path);
@@ -207,7 +213,7 @@ pub fn settle_afresh(
     {
         seq = callbacks.last().map_or(seq, |callback| callback.seq);
         let transaction = opened.connection.transaction().map_err(wrap)?;
-        super::settle(&transaction, callbacks, &dialects).map_err(wrap)?;
+        super::settle(&transaction, &callbacks, &dialects).map_err(wrap)?;
         set_cursor(&transaction, &journal_id, seq).map_err(wrap)?;
         transaction.commit().map_err(wrap)?;
         sqlite::checkpoint::run(&opened.connection, sqlite::checkpoint::Mode::Passive)
@@ -216,6 +222,19 @@ pub fn settle_afresh(
     }
     opened.connection.close().map_err(|(_, error)| wrap(error))?;
     Ok(seq)
+}
+
+/// Gives the new file the owner and mode of the old: a rebuild by root must not lock the receiver's
+/// own user out, nor show to everybody what was for a few.
+fn keep_owner(old: &Path, new: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let Ok(metadata) = std::fs::metadata(old) else { return Ok(()) };
+    std::fs::set_permissions(new, metadata.permissions())
+        .and_then(|()| chown(new, Some(metadata.uid()), Some(metadata.gid())))
+        .map_err(|error| OpenError::Sqlite {
+            path: new.to_owned(),
+            error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
+        })
 }
 
 /// Makes what was renamed in the folder of `path` survive a power cut.

@@ -32,6 +32,9 @@ const STEP_BYTES_MAX: usize = 1 << 20;
 /// How often a checkpoint that a reader holds up is tried.
 const CHECKPOINT_TRIES: u32 = 50;
 
+/// The pause between two tries.
+const CHECKPOINT_PAUSE: std::time::Duration = std::time::Duration::from_millis(40);
+
 /// What to prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
@@ -61,6 +64,9 @@ pub enum PruneError {
     /// A file could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The state was settled from another journal, or is older than the last pruning.
+    #[error("the state does not belong to the journal beside it, or is older than it")]
+    NotItsState,
     /// The receiver is stopping.
     #[error("the receiver stopped before everything was pruned")]
     Stopped,
@@ -97,7 +103,12 @@ pub fn prune(
 ) -> Result<Pruned, PruneError> {
     let mut reader = Reader::open(journal)?;
     let state_reader = sqlite::open(state, &tables::SCHEMA, Access::Read)?;
-    let (_, settled) = tables::cursor(&state_reader)?;
+    let (journal_id, settled) = tables::cursor(&state_reader)?;
+    // A state that is behind what was pruned lacks what only the journal's own tables still know;
+    // to prune by it would delete that too.
+    if journal_id != Some(reader.journal_id()?) || settled < reader.pruned_through()? {
+        return Err(PruneError::NotItsState);
+    }
     let through = old_prefix(reader.connection(), order.before, settled)?;
     let mut pruned = Pruned::default();
     let from = reader.pruned_through()?;
@@ -110,8 +121,9 @@ pub fn prune(
         prune_base(&reader, &state_reader, through, order.before, hands)?;
     }
     drop((reader, state_reader));
-    pruned.is_log_empty =
-        hands.on_journal(Box::new(empty_log))? + hands.on_state(Box::new(empty_log))? == 2;
+    let journal = empty_log(|work| hands.on_journal(work))?;
+    let state = empty_log(|work| hands.on_state(work))?;
+    pruned.is_log_empty = journal && state;
     Ok(pruned)
 }
 
@@ -125,8 +137,14 @@ fn prune_state(before: Timestamp, through: i64, hands: &mut dyn Hands) -> Result
             let (tell, told) = std::sync::mpsc::sync_channel(1);
             let from = last;
             last = hands.on_state(Box::new(move |connection| {
-                let transaction = connection.transaction()?;
-                let window = old_subjects(&transaction, table, (from, end), before, STEP_ROWS_MAX)?;
+                let transaction = sqlite::write_transaction(connection)?;
+                let window = old_subjects(
+                    &transaction,
+                    table,
+                    (from, end),
+                    (before, through),
+                    STEP_ROWS_MAX,
+                )?;
                 transaction.commit()?;
                 let _ = tell.send(window.map_or(0, |window| window.removed));
                 Ok(window.map_or(end, |window| window.last_key))
@@ -153,8 +171,8 @@ fn fold_step(
     let news: Vec<_> = callbacks.into_iter().filter(|callback| callback.seq > known).collect();
     let dialects = reader.dialects()?;
     let deleted = hands.on_journal(Box::new(move |connection| {
-        let transaction = connection.transaction()?;
-        super::settle(&transaction, news, &dialects)?;
+        let transaction = sqlite::write_transaction(connection)?;
+        super::settle(&transaction, &news, &dialects)?;
         let deleted = forget(&transaction, last)?;
         transaction.commit()?;
         Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
@@ -183,7 +201,7 @@ fn prune_base(
                 }
             }
             hands.on_journal(Box::new(move |connection| {
-                let transaction = connection.transaction()?;
+                let transaction = sqlite::write_transaction(connection)?;
                 for key in gone {
                     remove(&transaction, table, key)?;
                 }
@@ -195,14 +213,22 @@ fn prune_base(
     Ok(())
 }
 
-/// Moves the write-ahead log into the file and cuts it to nothing: deleted rows are overwritten in
-/// the file, but older copies of their pages still stand in the log. 1 if that worked.
-fn empty_log(connection: &mut Connection) -> rusqlite::Result<i64> {
+/// Moves a write-ahead log into its file and cuts it to nothing: deleted rows are overwritten in the
+/// file, but older copies of their pages still stand in the log. Whether that worked.
+///
+/// Each try is a piece of work of its own and does not wait for readers, so that nobody waits for
+/// them on the writing thread; the pause between tries is ours.
+fn empty_log(
+    mut on_writer: impl FnMut(Work) -> Result<i64, PruneError>,
+) -> Result<bool, PruneError> {
     for _ in 0..CHECKPOINT_TRIES {
-        if checkpoint::run(connection, Mode::Truncate).unwrap_or(false) {
-            return Ok(1);
+        let truncate = |connection: &mut Connection| {
+            checkpoint::run_without_waiting(connection, Mode::Truncate).map(i64::from)
+        };
+        if on_writer(Box::new(truncate))? == 1 {
+            return Ok(true);
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(CHECKPOINT_PAUSE);
     }
-    Ok(0)
+    Ok(false)
 }

@@ -93,7 +93,8 @@ pub(super) struct Shared {
     pub stop: AtomicBool,
     /// End after this batch.
     pub abandon: AtomicBool,
-    pub work: Mutex<Vec<Work>>,
+    /// `None` once the thread has ended: nobody may wait for it then.
+    pub work: Mutex<Option<Vec<Work>>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -147,7 +148,7 @@ impl OnThread {
     ) -> Option<T> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let work: Work = Box::new(move |connection| drop(tell.send(work(connection))));
-        self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.push(work);
         self.progress.nudge();
         told.recv().ok()
     }
@@ -167,7 +168,7 @@ pub fn start(
     let reader = Reader::open(&options.journal)?;
     let journal_id = reader.journal_id().map_err(wrap)?;
     let (tell, told) = watch::channel(opened.seq);
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared { work: Mutex::new(Some(Vec::new())), ..Shared::default() });
     let settled = Settled {
         seq: told,
         oldest_owed: Arc::new(AtomicI64::new(i64::MAX)),

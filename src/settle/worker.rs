@@ -1,5 +1,6 @@
 //! The thread that writes the state, from the inside: read a batch, settle it, commit, go on.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -11,9 +12,10 @@ use super::open::{Opened, copy_base, open_state, set_aside};
 use super::pace::Pace;
 use super::settler::{Observer, Options, Report, Settled, Shared};
 use crate::callback::Callback;
-use crate::journal::Progress;
 use crate::journal::reader::Reader;
-use crate::sqlite::Fault;
+use crate::journal::{AbortOnPanic, Progress};
+use crate::provider::Dialect;
+use crate::sqlite::{Fault, write_transaction};
 use crate::state::tables::set_cursor;
 
 /// Bodies in one transaction, in bytes: bounds the memory of a batch.
@@ -44,6 +46,8 @@ pub(super) struct Worker {
 
 impl Worker {
     pub fn run(mut self) {
+        let _panic = AbortOnPanic;
+        let _end = RefuseWork(Arc::clone(&self.shared));
         while !self.shared.abandon.load(Ordering::Acquire) {
             self.run_work();
             let seq = self.opened.as_ref().map_or(0, |opened| opened.seq);
@@ -64,12 +68,13 @@ impl Worker {
     }
 
     fn run_work(&mut self) {
-        let work =
-            std::mem::take(&mut *self.shared.work.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(opened) = &mut self.opened {
-            for work in work {
-                work(&mut opened.connection);
-            }
+        // While the file is closed after an error, work waits for it as settling does.
+        let Some(opened) = &mut self.opened else { return };
+        let mut waiting = self.shared.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = waiting.as_mut().map(std::mem::take).unwrap_or_default();
+        drop(waiting);
+        for work in work {
+            work(&mut opened.connection);
         }
     }
 
@@ -91,17 +96,20 @@ impl Worker {
     }
 
     /// Settles one batch, from what is committed. How long it took.
-    fn step(&mut self, committed: i64) -> rusqlite::Result<Duration> {
+    fn step(&mut self, committed: i64) -> Result<Duration, StepError> {
         let started = Instant::now();
         let seq = self.ready_state()?;
-        let callbacks =
-            self.reader.after(seq, committed, self.options.callbacks_max, BATCH_BYTES_MAX)?;
+        let callbacks = self
+            .reader
+            .after(seq, committed, self.options.callbacks_max, BATCH_BYTES_MAX)
+            .map_err(StepError::Journal)?;
+        let dialects = self.reader.dialects().map_err(StepError::Journal)?;
         let oldest = callbacks.first().map(|callback| callback.received_at.unix_micros());
         self.settled.oldest_owed.store(oldest.unwrap_or(i64::MAX), Ordering::Relaxed);
         // Positions without a callback were pruned, or rolled back: there is nothing to settle.
         let reached = callbacks.last().map_or(committed, |callback| callback.seq);
         let count = callbacks.len();
-        let tally = self.commit(callbacks, reached)?;
+        let tally = self.commit(&callbacks, &dialects, reached).map_err(StepError::State)?;
         if reached == committed {
             self.settled.oldest_owed.store(i64::MAX, Ordering::Relaxed);
         }
@@ -117,27 +125,33 @@ impl Worker {
 
     /// Opens the state again after an error, and starts a new one from what pruned callbacks came
     /// to. Returns how far it has settled.
-    fn ready_state(&mut self) -> rusqlite::Result<i64> {
+    fn ready_state(&mut self) -> Result<i64, StepError> {
         if self.opened.is_none() {
-            let opened = open_state(&self.options.path, &self.options.clock)
-                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+            let opened = open_state(&self.options.path, &self.options.clock).map_err(|error| {
+                StepError::State(rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+            })?;
+            // Who waits for what the old file had settled must wait for the new one.
+            self.tell.send_replace(opened.seq);
             self.opened = Some(opened);
         }
         let opened = self.opened.as_mut().expect("it was opened just now");
         if opened.journal_id.is_none() {
-            opened.seq = copy_base(&mut opened.connection, &self.options.journal)?;
+            opened.seq = copy_base(&mut opened.connection, &self.options.journal)
+                .map_err(StepError::Either)?;
             opened.journal_id = Some(self.journal_id.clone());
         }
         Ok(opened.seq)
     }
 
-    fn commit(&mut self, callbacks: Vec<Callback>, reached: i64) -> rusqlite::Result<super::Tally> {
-        let dialects = self.reader.dialects()?;
+    fn commit(
+        &mut self,
+        callbacks: &[Callback],
+        dialects: &HashMap<Arc<str>, Dialect>,
+        reached: i64,
+    ) -> rusqlite::Result<super::Tally> {
         let opened = self.opened.as_mut().expect("the state is open while settling");
-        let transaction = opened
-            .connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let tally = super::settle(&transaction, callbacks, &dialects)?;
+        let transaction = write_transaction(&mut opened.connection)?;
+        let tally = super::settle(&transaction, callbacks, dialects)?;
         set_cursor(&transaction, &self.journal_id, reached)?;
         transaction.commit()?;
         // Pair assertion: a cursor that went back would count callbacks twice.
@@ -146,21 +160,55 @@ impl Worker {
         Ok(tally)
     }
 
-    /// After an error: a damaged file is set aside, anything else is tried again from the cursor.
-    fn recover(&mut self, error: &rusqlite::Error) {
-        self.opened = None;
+    /// After an error: a damaged state is set aside, a journal that cannot be read is not written
+    /// any more either, anything else is tried again from the cursor.
+    fn recover(&mut self, error: &StepError) {
+        let seq = self.opened.take().map_or(0, |opened| opened.seq);
         if !self.settled.is_failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(%error, "settling failed; it is tried again, receiving goes on");
+            tracing::error!(%error, "settling failed; it is tried again");
         }
-        if Fault::of(error) == Fault::Damaged {
-            match set_aside(&self.options.path, "damaged", &self.options.clock) {
-                Ok(aside) => tracing::warn!(
-                    set_aside = %aside.display(),
-                    "the state file is damaged; it is settled again from the journal"
-                ),
-                Err(error) => tracing::error!(%error, "the damaged state file cannot be set aside"),
+        match error {
+            StepError::State(error) if Fault::of(error) == Fault::Damaged => self.set_state_aside(),
+            StepError::Journal(error) if matches!(Fault::of(error), Fault::Damaged | Fault::Io) => {
+                self.progress.fail();
             }
+            _ => {}
+        }
+        if let Ok(owed) = self.reader.after(seq, i64::MAX, 1, 1) {
+            let oldest = owed.first().map_or(i64::MAX, |owed| owed.received_at.unix_micros());
+            self.settled.oldest_owed.store(oldest, Ordering::Relaxed);
         }
         std::thread::sleep(PAUSE);
+    }
+
+    fn set_state_aside(&self) {
+        match set_aside(&self.options.path, "damaged", &self.options.clock) {
+            Ok(aside) => tracing::warn!(
+                set_aside = %aside.display(),
+                "the state file is damaged; it is settled again from the journal"
+            ),
+            Err(error) => tracing::error!(%error, "the damaged state file cannot be set aside"),
+        }
+    }
+}
+
+/// Why a batch was not settled, by the file that is to blame.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error("failed to read the journal: {0}")]
+    Journal(rusqlite::Error),
+    #[error("failed to write the state: {0}")]
+    State(rusqlite::Error),
+    /// Copying from one to the other: blaming the wrong one could throw a good file away.
+    #[error("failed to copy from the journal into the state: {0}")]
+    Either(rusqlite::Error),
+}
+
+/// Once the thread ends, however it does, nobody may wait for it any more.
+struct RefuseWork(Arc<Shared>);
+
+impl Drop for RefuseWork {
+    fn drop(&mut self) {
+        *self.0.work.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

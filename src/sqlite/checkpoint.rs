@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{Access, OpenError, Schema, open};
+use super::{Access, BUSY_MS_MAX, Fault, OpenError, Schema, open};
 
 const LOOK: Duration = Duration::from_millis(500);
 const WAL_BYTES_LARGE: u64 = 16 << 20;
@@ -42,15 +42,32 @@ pub fn wal_path(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Runs one checkpoint; `Ok(false)` means that somebody held it up.
+/// Runs one checkpoint; `Ok(false)` means that somebody held it up and some of the log is left.
 pub fn run(connection: &Connection, mode: Mode) -> rusqlite::Result<bool> {
     let sql = match mode {
         Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
         Mode::Restart => "PRAGMA wal_checkpoint(RESTART)",
         Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
     };
-    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
+    connection.query_row(sql, [], |row| {
+        let (busy, log, moved): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(busy == 0 && log == moved)
+    })
 }
+
+/// The same, but gives up at once if a reader or another checkpoint stands in the way.
+pub fn run_without_waiting(connection: &Connection, mode: Mode) -> rusqlite::Result<bool> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let result = match run(connection, mode) {
+        Err(error) if Fault::of(&error) == Fault::Busy => Ok(false),
+        result => result,
+    };
+    connection.busy_timeout(BUSY_MS_MAX)?;
+    result
+}
+
+/// Told that a checkpoint failed for good, on the checkpointing thread.
+pub type Failed = Box<dyn Fn() + Send>;
 
 /// The thread that checkpoints one file; stops, after a last checkpoint, when dropped.
 #[derive(Debug)]
@@ -60,15 +77,16 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts checkpointing `path`, which its writer has already created.
-    pub fn start(path: &Path, schema: &'static Schema) -> Result<Self, OpenError> {
+    /// Starts checkpointing `path`, which its writer has already created. `failed` is told of an I/O
+    /// error or damage: what the log held may not be in the file, and a later success proves nothing.
+    pub fn start(path: &Path, schema: &'static Schema, failed: Failed) -> Result<Self, OpenError> {
         let connection = open(path, schema, Access::Checkpoint)?;
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let thread = std::thread::Builder::new()
             .name(format!("{}-checkpoint", schema.what))
             .spawn({
                 let (stop, path) = (Arc::clone(&stop), path.to_owned());
-                move || work(&connection, &path, &stop)
+                move || work(&connection, &path, &stop, &failed)
             })
             .map_err(|error| OpenError::Sqlite {
                 path: path.to_owned(),
@@ -88,7 +106,7 @@ impl Drop for Checkpointer {
     }
 }
 
-fn work(connection: &Connection, path: &Path, stop: &(Mutex<bool>, Condvar)) {
+fn work(connection: &Connection, path: &Path, stop: &(Mutex<bool>, Condvar), failed: &Failed) {
     // Holding up the writer is bounded; what could not be moved now is moved next time.
     let _ = connection.busy_timeout(Duration::from_millis(200));
     let mut last = None;
@@ -99,20 +117,26 @@ fn work(connection: &Connection, path: &Path, stop: &(Mutex<bool>, Condvar)) {
         // The size alone does not tell: a WAL that was moved whole is written again from its start.
         let written = (wal.len(), wal.modified().ok());
         if wal.len() > 0 && last != Some(written) {
-            checkpoint(connection, wal.len());
+            checkpoint(connection, wal.len(), failed);
             last =
                 std::fs::metadata(wal_path(path)).ok().map(|wal| (wal.len(), wal.modified().ok()));
         }
     }
 }
 
-fn checkpoint(connection: &Connection, wal_bytes: u64) {
+fn checkpoint(connection: &Connection, wal_bytes: u64, failed: &Failed) {
     let mut result = run(connection, Mode::Passive);
-    if result.is_ok() && wal_bytes > WAL_BYTES_LARGE {
+    // While a reader holds up PASSIVE, RESTART would only hold up the writer as well.
+    if matches!(result, Ok(true)) && wal_bytes > WAL_BYTES_LARGE {
         result = run(connection, Mode::Restart);
     }
-    if let Err(error) = result {
-        tracing::warn!(%error, "checkpoint failed; it will be tried again");
+    match result {
+        Err(error) if matches!(Fault::of(&error), Fault::Io | Fault::Damaged) => {
+            tracing::error!(%error, "a checkpoint failed");
+            failed();
+        }
+        Err(error) => tracing::warn!(%error, "a checkpoint failed; it will be tried again"),
+        Ok(_) => {}
     }
 }
 

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 pub mod checkpoint;
 
@@ -17,8 +17,8 @@ pub mod copy;
 /// 3.51.3, the first version without the WAL-reset bug.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// Longest wait for another connection's lock. Below `ack_wait_ms_max`, so that a caller is
-/// answered either way.
+/// Longest wait for another connection's lock. Below the default of `ack_wait_ms_max`, so that a
+/// caller is answered either way.
 const BUSY_MS_MAX: Duration = Duration::from_millis(2_000);
 
 /// How a commit reaches the disk.
@@ -151,6 +151,12 @@ pub fn open(path: &Path, schema: &Schema, access: Access) -> Result<Connection, 
         migrate(&mut connection, schema).map_err(wrap)?;
     }
     Ok(connection)
+}
+
+/// Begins a transaction that will write. It takes the write lock at once: one that has read first
+/// cannot wait for it, and fails with BUSY as soon as a checkpoint holds it.
+pub fn write_transaction(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
 /// A database of this schema that lives in memory, for offline replay and tests.

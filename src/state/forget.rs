@@ -23,19 +23,20 @@ pub fn old_subjects(
     connection: &Connection,
     table: Table,
     (key, through_key): (i64, i64),
-    before: Timestamp,
+    (before, through): (Timestamp, i64),
     rows_max: usize,
 ) -> rusqlite::Result<Option<Window>> {
     let ((name, last), history) = (table.names(), table.history());
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let sql = format!(
         "SELECT key, {last} < ?3 AND NOT EXISTS (
-            SELECT 1 FROM {history} AS h WHERE h.subject = s.key AND h.received_at >= ?3
+            SELECT 1 FROM {history} AS h WHERE h.subject = s.key
+            AND (h.received_at >= ?3 OR h.seq > ?5)
          ) FROM {name} AS s WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4"
     );
     let looked_at: Vec<(i64, bool)> = connection
         .prepare_cached(&sql)?
-        .query_map(params![key, through_key, before.to_string(), rows_max], |row| {
+        .query_map(params![key, through_key, before.to_string(), rows_max, through], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
