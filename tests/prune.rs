@@ -108,12 +108,13 @@ fn a_damaged_journal_is_not_blamed_on_the_state() {
     let middle = bytes.len() / 2 / 4096 * 4096;
     bytes[middle..middle + 4096].fill(0xff);
     fs::write(setup.journal(), bytes).unwrap();
-    let mut server = setup.start();
-    assert_eq!(server.wait(Duration::from_secs(15)), Some(74), "{}", server.stderr());
+    let config = setup.write();
+    let arguments = ["serve", "--config", config.to_str().unwrap()];
+    let ended = run(&mut receiptd(setup.folder.path(), &arguments));
+    assert_eq!(ended.code, Some(74), "{}", ended.stderr);
     let files = fs::read_dir(setup.folder.path()).unwrap();
-    let aside = files.filter(|file| {
-        file.as_ref().unwrap().file_name().to_string_lossy().contains("damaged")
-    });
+    let aside = files
+        .filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
     assert_eq!(aside.count(), 0, "no state was set aside");
 }
 
@@ -122,10 +123,8 @@ fn a_file_that_is_no_database_is_left_alone_where_there_is_no_journal() {
     let setup = Setup::new();
     fs::write(setup.state(), "somebody's notes\n".repeat(1000)).unwrap();
     let path = setup.write();
-    let ended = run(&mut receiptd(
-        setup.folder.path(),
-        &["serve", "--config", path.to_str().unwrap()],
-    ));
+    let ended =
+        run(&mut receiptd(setup.folder.path(), &["serve", "--config", path.to_str().unwrap()]));
     assert_eq!(ended.code, Some(74), "{}", ended.stderr);
     assert!(fs::read_to_string(setup.state()).unwrap().starts_with("somebody's notes"));
 }
