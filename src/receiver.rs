@@ -37,6 +37,7 @@ use crate::config::settings::{Settings, Source};
 use crate::halves::{Halves, prepare_sources, remember};
 use crate::journal::Refused;
 use crate::lock::{Lock, LockError, check_file_system};
+use crate::receive::refusals::Refusals;
 use crate::receive::request::FrontDoor;
 use crate::receive::routes::Routes;
 use crate::receive::server::{Server, TlsInForce};
@@ -135,6 +136,7 @@ impl Receiver {
             limits: settings.limits.clone(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
+            refusals: Refusals::default(),
             is_draining: AtomicBool::new(false),
         });
         let in_force = tls.as_ref().map(|tls| Arc::new(RwLock::new(tls.current())));
@@ -155,6 +157,10 @@ impl Receiver {
             control: halves.control(control_file.key()),
         });
         let mut background = vec![tokio::spawn(api.run(admin_listener))];
+        background.push(tokio::spawn({
+            let door = Arc::clone(&door);
+            async move { door.refusals.log_for_ever().await }
+        }));
         let look_at_tls = Arc::new(Notify::new());
         if let (Some(reloader), Some(in_force)) = (tls, in_force) {
             let (look, metrics) = (Arc::clone(&look_at_tls), Arc::clone(&door.metrics));
@@ -253,6 +259,7 @@ impl Receiver {
             tracing::warn!("stopped with connections still open");
             self.server.abort();
         }
+        self.door.refusals.log();
         let halves = self.halves;
         let ending = tokio::task::spawn_blocking(move || halves.stop(deadline));
         // What is not done by then is done at the next start: everything acknowledged is committed.

@@ -48,6 +48,11 @@ impl Answer {
         }
     }
 
+    /// What happened, for the log.
+    pub fn reason(&self) -> &'static str {
+        self.text().trim_end()
+    }
+
     fn text(&self) -> &'static str {
         match self {
             Self::Kept => "",

@@ -25,6 +25,8 @@ mod jwt;
 
 pub mod refusal;
 
+pub mod refusals;
+
 pub mod routes;
 
 pub mod request;

@@ -17,6 +17,7 @@ use super::answer::Answer;
 use super::authenticate::Verdict;
 use super::connection::{Phase, Watch};
 use super::refusal::Refusal;
+use super::refusals::Refusals;
 use super::routes::{Route, Routes};
 use crate::clock::Clock;
 use crate::config::settings::Limits;
@@ -44,6 +45,8 @@ pub struct FrontDoor {
     pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What was refused lately, for the log.
+    pub refusals: Refusals,
     /// Set while stopping: every answer ends its connection.
     pub is_draining: AtomicBool,
 }
@@ -67,6 +70,9 @@ impl FrontDoor {
             (Some(route), Answer::Kept) => route.metrics.kept(self.clock.now()),
             (Some(route), _) => route.metrics.answered(answer.status().as_u16()),
             (None, _) => self.metrics.stranger(answer.status().as_u16()),
+        }
+        if !matches!(answer, Answer::Kept | Answer::Unauthenticated(_)) {
+            self.refusals.note(route.as_deref().map(|route| &*route.source), answer.reason());
         }
         self.metrics.answered(started.elapsed());
         watch.enter(Phase::Answering);
@@ -96,18 +102,25 @@ impl FrontDoor {
                         watch.authenticated();
                         self.keep(route, body).await
                     }
-                    Err(refusal) => refuse(route, &refusal),
+                    Err(refusal) => self.refuse(route, &refusal),
                 }
             }
             Verdict::ProbeOnly(refusal) => match self.read_body(body, PROBE_BYTES_MAX).await {
                 Ok(body) if provider::is_probe(route.provider, &body) => Answer::Kept,
-                _ => refuse(route, &refusal),
+                _ => self.refuse(route, &refusal),
             },
             Verdict::Refused(refusal) => {
-                let answer = refuse(route, &refusal);
+                let answer = self.refuse(route, &refusal);
                 self.turn_away(Request::from_parts(head, body), answer).await
             }
         }
+    }
+
+    fn refuse(&self, route: &Route, refusal: &Refusal<'_>) -> Answer {
+        let reason = refusal.reason.as_str();
+        route.metrics.refused(reason);
+        self.refusals.note(Some(&route.source), reason);
+        Answer::Unauthenticated(refusal.challenge())
     }
 
     /// Reads the whole body: bounded by its declared length, its actual length and its time.
@@ -163,11 +176,6 @@ impl FrontDoor {
         }
         answer
     }
-}
-
-fn refuse(route: &Route, refusal: &Refusal<'_>) -> Answer {
-    route.metrics.refused(refusal.reason.as_str());
-    Answer::Unauthenticated(refusal.challenge())
 }
 
 async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Answer> {
