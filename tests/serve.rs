@@ -115,6 +115,17 @@ mod start {
     }
 
     #[test]
+    fn a_folder_that_is_not_there_is_exit_74_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let hash = support::sha256_hex(TOKEN.as_bytes());
+        let arguments =
+            ["serve", "--db", "missing/x.db", "--source", "a=notify", "--token-sha256", &hash];
+        let ended = run(&mut receiptd(folder.path(), &arguments));
+        assert_eq!(ended.code, Some(74), "{ended:?}");
+        assert!(ended.stderr.contains("does the folder exist"), "{}", ended.stderr);
+    }
+
+    #[test]
     fn a_taken_address_is_exit_69_with_what_to_do() {
         let setup = Setup::new();
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -671,6 +682,7 @@ mod files {
             let ended = run(&mut receiptd(setup.folder.path(), &arguments));
             assert_eq!(ended.code, Some(74), "{ended:?}");
             assert!(ended.stderr.contains("written by a newer receiptd"), "{}", ended.stderr);
+            assert!(!ended.stderr.contains("does the folder exist"), "{}", ended.stderr);
             assert!(bytes() == before, "{} was touched", path.display());
             set(1);
         }
@@ -689,6 +701,7 @@ mod files {
         let ended = run(&mut receiptd(setup.folder.path(), &arguments));
         assert_eq!(ended.code, Some(74));
         assert!(ended.stderr.contains("is not a receiptd state file"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("does the folder exist"), "{}", ended.stderr);
         assert!(fs::read(setup.state()).unwrap() == before);
     }
 }

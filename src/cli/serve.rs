@@ -8,8 +8,10 @@ use super::flags::ServeFlags;
 use crate::clock::Clock;
 use crate::config::{self, Layers, Loaded};
 use crate::halves::DEFAULT_SOURCE;
+use crate::lock::LockError;
 use crate::receiver::{Ended, Receiver, StartError};
 use crate::shutdown::{Asked, Signals};
+use crate::sqlite::{Fault, OpenError};
 use crate::telemetry::start_logging;
 
 /// Receive callbacks, settle them, keep them
@@ -57,8 +59,7 @@ pub fn run(
 async fn serve(loaded: Loaded, layers: &Layers, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()
         .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
-    let receiver =
-        Receiver::start(loaded.settings, Clock::system()).await.map_err(|error| explain(&error))?;
+    let receiver = Receiver::start(loaded.settings, Clock::system()).await.map_err(explain)?;
     announce(&receiver, out);
     let asked_to_stop = async {
         while signals.next().await == Asked::Reload {
@@ -128,22 +129,42 @@ fn announce(receiver: &Receiver, out: &mut dyn Write) {
     tracing::info!(%callbacks, %admin, "ready");
 }
 
-fn explain(error: &StartError) -> Failure {
+fn explain(error: StartError) -> Failure {
     let message = error.to_string();
     match error {
-        StartError::Lock(_) => Failure::new(Failure::UNAVAILABLE, message),
+        StartError::Lock(LockError::Held { .. }) => Failure::new(Failure::UNAVAILABLE, message),
+        StartError::Lock(error) => error.into(),
         StartError::Listen { .. } => Failure::new(Failure::UNAVAILABLE, message).hint(
             "is another process listening there? choose another with --listen, --admin-listen",
         ),
-        StartError::Open(error) if error.is_damage() => Failure::new(Failure::IO, message).hint(
+        StartError::Tls(_) => Failure::new(Failure::CONFIG, message),
+        StartError::Open(error) => explain_open(&error, message),
+        StartError::Sqlite(error) => with_hint_for(&error, message),
+        StartError::Journal(_) => Failure::new(Failure::IO, message).hint("the log says why"),
+        StartError::Io(_) => Failure::new(Failure::IO, message).hint(Failure::LOOK_AT_FOLDER),
+    }
+}
+
+fn explain_open(error: &OpenError, message: String) -> Failure {
+    let failure = Failure::new(Failure::IO, message.clone());
+    match error {
+        error if error.is_damage() => failure.hint(
             "the journal is damaged: move it away and start again; what the state knows is kept",
         ),
-        StartError::Tls(_) => Failure::new(Failure::CONFIG, message),
-        StartError::Open(_)
-        | StartError::Journal(_)
-        | StartError::Sqlite(_)
-        | StartError::Io(_) => Failure::new(Failure::IO, message)
-            .hint("does the folder exist, and may this user write there?"),
+        OpenError::Sqlite { error, .. } => with_hint_for(error, message),
+        OpenError::Foreign { .. } => failure.hint("is --db (or store.path) the file it should be?"),
+        // The message says all there is to say.
+        OpenError::Newer { .. } | OpenError::OldLibrary(_) => failure,
+    }
+}
+
+fn with_hint_for(error: &rusqlite::Error, message: String) -> Failure {
+    let failure = Failure::new(Failure::IO, message);
+    match Fault::of(error) {
+        Fault::Full => failure.hint("the disk is full: make room there, then start again"),
+        Fault::Busy => failure.hint("another program has the file locked: end that one first"),
+        Fault::Io => failure.hint(Failure::LOOK_AT_FOLDER),
+        Fault::Damaged | Fault::Other => failure,
     }
 }
 
