@@ -667,6 +667,19 @@ mod files {
     }
 
     #[test]
+    fn a_damaged_journal_is_copied_with_its_wal_before_anything_is_moved() {
+        let (setup, _) = filled();
+        fs::write(setup.journal(), "this is not a database".repeat(500)).unwrap();
+        let config = setup.path("receiptd.toml");
+        let arguments = ["serve", "--config", config.to_str().unwrap()];
+        let ended = run(&mut receiptd(setup.folder.path(), &arguments));
+        assert_eq!(ended.code, Some(74), "{ended:?}");
+        let told = ["copy both files and their -wal", "receiptd check-db", "backup", "move the"];
+        let places = told.map(|step| ended.stderr.find(step).expect(step));
+        assert!(places.is_sorted(), "{}", ended.stderr);
+    }
+
+    #[test]
     fn a_file_of_a_newer_version_is_refused_untouched() {
         let (setup, _) = filled();
         let bytes = || (fs::read(setup.state()).unwrap(), fs::read(setup.journal()).unwrap());

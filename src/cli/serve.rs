@@ -149,7 +149,10 @@ fn explain_open(error: &OpenError, message: String) -> Failure {
     let failure = Failure::new(Failure::IO, message.clone());
     match error {
         error if error.is_damage() => failure.hint(
-            "the journal is damaged: move it away and start again; what the state knows is kept",
+            "the journal is damaged, and the newest callbacks may stand in the -wal beside it: with \
+             the receiver stopped, copy both files and their -wal elsewhere first; run `receiptd \
+             check-db`; restore a backup if there is one; only if not, move the journal with its \
+             -wal and -shm away and start: what the state knows is kept",
         ),
         OpenError::Sqlite { error, .. } => with_hint_for(error, message),
         OpenError::Foreign { .. } => failure.hint("is --db (or store.path) the file it should be?"),
