@@ -27,9 +27,11 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 mod start {
     use super::*;
 
-    fn start_unconfigured(folder: &Path) -> Receiptd {
+    const ANY_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+
+    fn start_unconfigured(folder: &Path, more: &[&str]) -> Receiptd {
         Receiptd::start(folder, |command| {
-            command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+            command.args(ANY_PORTS).args(more);
         })
     }
 
@@ -41,7 +43,7 @@ mod start {
     #[test]
     fn without_any_configuration_a_token_is_shown_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let first = start_unconfigured(folder.path());
+        let first = start_unconfigured(folder.path(), &["--print-token"]);
         let bearer = token(&first.printed).expect("a token is shown").to_owned();
         let ask = |server: &Receiptd, bearer: &str, id: &str| {
             server.ask(post("/callbacks/default", bearer, receipt(id))).status
@@ -50,7 +52,7 @@ mod start {
         assert_eq!(ask(&first, "another-token", "b"), 401);
         assert!(!first.stderr().contains(&bearer), "the token was logged");
         first.stop();
-        let second = start_unconfigured(folder.path());
+        let second = start_unconfigured(folder.path(), &[]);
         assert_eq!(token(&second.printed), None, "{}", second.printed);
         assert_eq!(ask(&second, &bearer, "c"), 204);
         second.stop();
@@ -59,6 +61,17 @@ mod start {
             let found = bytes.windows(bearer.len()).any(|window| window == bearer.as_bytes());
             assert!(!found, "only the hash is kept");
         }
+    }
+
+    #[test]
+    fn a_token_is_not_made_where_only_a_log_would_see_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = run(receiptd(folder.path(), &["serve"]).args(ANY_PORTS));
+        assert_eq!((ended.code, &*ended.stdout), (Some(78), ""), "{ended:?}");
+        for expected in ["no terminal", "receiptd token new", "--token-sha256", "--print-token"] {
+            assert!(ended.stderr.contains(expected), "{expected}:\n{}", ended.stderr);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no file is made");
     }
 
     #[test]

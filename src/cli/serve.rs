@@ -1,6 +1,7 @@
 //! `receiptd serve`: the receiver, until a signal ends it.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::Failure;
@@ -8,6 +9,7 @@ use super::flags::ServeFlags;
 use crate::clock::Clock;
 use crate::config::{self, Layers, Loaded};
 use crate::halves::DEFAULT_SOURCE;
+use crate::journal::reader::Reader;
 use crate::lock::LockError;
 use crate::receiver::{Ended, Receiver, StartError};
 use crate::shutdown::{Asked, Signals};
@@ -18,7 +20,8 @@ use crate::telemetry::start_logging;
 ///
 /// Listens for callbacks, writes each into the journal before it answers, and settles the state of
 /// every notification behind that. Without any configuration it listens on 127.0.0.1:8080, keeps
-/// receiptd.db in this folder, and makes one source, `default`, whose token it prints once.
+/// receiptd.db in this folder, and makes one source, `default`, whose token it prints once, to a
+/// terminal only.
 ///
 /// SIGHUP reads sources and tokens again; SIGTERM or Ctrl-C finishes what is in flight and ends.
 #[derive(Debug, clap::Args)]
@@ -33,6 +36,14 @@ Exit codes: 0 stopped as asked; 69 an address is taken, or another process has t
 pub struct Args {
     #[command(flatten)]
     flags: ServeFlags,
+
+    /// Print the generated token even though standard output is no terminal
+    ///
+    /// Only without any configuration, and only at the first start, is there such a token. Where
+    /// standard output is kept, by systemd or a container's runtime, so is the token: without the
+    /// flag `serve` does not make one there.
+    #[arg(long)]
+    print_token: bool,
 }
 
 /// Runs until a signal, or a disk that failed.
@@ -48,6 +59,13 @@ pub fn run(
     let loaded = load(&layers)?;
     start_logging(loaded.settings.log);
     log_warnings(&loaded);
+    let may_print_token = args.print_token || std::io::stdout().is_terminal();
+    if loaded.settings.sources.is_empty()
+        && !may_print_token
+        && needs_token(&loaded.settings.store.journal_path())
+    {
+        return Err(no_place_for_token());
+    }
     raise_file_limit(loaded.settings.limits.connections_max);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -75,6 +93,30 @@ async fn serve(loaded: Loaded, layers: &Layers, out: &mut dyn Write) -> Result<E
         Ended::Failed => Err(Failure::new(Failure::IO, "an I/O error stopped the journal")
             .hint("everything acknowledged before it is kept; look at the disk, then start again")),
     }
+}
+
+/// Whether a start without sources would make a token. A journal that cannot be read says what is
+/// wrong with it when it is opened.
+fn needs_token(journal: &Path) -> bool {
+    const KNOWN: &str = "SELECT count(*) FROM credential WHERE source = ?1";
+    if !journal.exists() {
+        return true;
+    }
+    let Ok(reader) = Reader::open(journal) else { return false };
+    match reader.connection().query_row(KNOWN, [DEFAULT_SOURCE], |row| row.get::<_, i64>(0)) {
+        Ok(count) => count == 0,
+        Err(error) => error.to_string().contains("no such table"),
+    }
+}
+
+fn no_place_for_token() -> Failure {
+    let message = "nothing is configured, so a token would have to be made and shown once, but \
+                   standard output is no terminal: it would stay in whatever keeps the output";
+    Failure::new(Failure::CONFIG, message).hint(
+        "name the source: make a token with `receiptd token new`, then give --source and \
+         --token-sha256, or a file with --config; or start once in a terminal, or with \
+         --print-token",
+    )
 }
 
 fn load(layers: &Layers) -> Result<Loaded, Failure> {
