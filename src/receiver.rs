@@ -210,6 +210,11 @@ impl Receiver {
         self.new_token.as_deref()
     }
 
+    /// Whether there is only the source that is made when nothing is configured.
+    pub fn is_unconfigured(&self) -> bool {
+        self.settings.sources.is_empty()
+    }
+
     /// The journal's position: grows with every callback that is kept.
     pub fn committed(&self) -> i64 {
         self.halves.journal.progress().committed()

@@ -320,6 +320,13 @@ impl Metrics {
         self.token_ends.get_or_create(&by).set(seconds(end));
     }
 
+    /// A token with a last day is not configured any more.
+    pub fn token_gone(&self, source: &str, token: &str) {
+        let by = ByToken { source: source.to_owned(), token: token.to_owned() };
+        self.token_ends.remove(&by);
+        self.token_used.remove(&by);
+    }
+
     /// The end of the certificate in force on the callback listener, if it could be read.
     pub fn tls_ends(&self, end: Option<Timestamp>) {
         self.tls_ends.set(end.map_or(0.0, seconds));

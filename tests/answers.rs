@@ -97,6 +97,20 @@ fn the_placeholder_of_the_set_up_form_opens_the_door_for_a_probe_only() {
 }
 
 #[test]
+fn a_long_body_behind_the_placeholder_is_heard_out_and_answered_401() {
+    let setup = Setup::new();
+    let server = setup.start();
+    let request = post(PATH, "bearer_token_set", "x".repeat(60_000));
+    let mut client = server.connect();
+    let (head, body) = request.split_at(request.len() - 60_000);
+    client.send(head);
+    client.send(body);
+    assert_unauthenticated(&client.answer(), INVALID, "a long body");
+    // Nothing of it is left on the connection, so it need not be reset.
+    assert_eq!(client.ask(post(PATH, TOKEN, receipt("a"))).status, 204);
+}
+
+#[test]
 fn whoever_does_not_prove_to_be_the_source_hears_401_and_no_reason() {
     let setup = Setup::new();
     let server = setup.start();

@@ -17,6 +17,9 @@ use receiptd::receive::refusal::Reason;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// What a signature looks like: 64 hex digits.
+const SIGNED: &[u8] = b"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
 /// 2026-11-22T10:00:00Z
 const NOW_S: i64 = 1_795_341_600;
 
@@ -258,24 +261,30 @@ mod other_credentials {
         let secret = Secret(b"the api key".to_vec());
         let credentials = Credentials { signature: Some(secret.clone()), ..Credentials::default() };
         let doorkeeper = Doorkeeper::new(&credentials, Provider::VaNotify);
-        let signed = head(&[(SIGNATURE_HEADER, b"00ff")]);
+        let signed = head(&[(SIGNATURE_HEADER, SIGNED)]);
         let Verdict::SignatureOwed(owed) = doorkeeper.check(&signed, now()) else {
             panic!("not owed");
         };
-        assert_eq!((owed.secret, owed.signature), (&secret, "00ff"));
+        assert_eq!((owed.secret, owed.signature), (&secret, std::str::from_utf8(SIGNED).unwrap()));
         assert_eq!(owed.decide(true), Ok(Granted::Signature));
         assert_eq!(owed.decide(false).unwrap_err().reason, Reason::Signature);
 
-        let twice = head(&[(SIGNATURE_HEADER, b"00ff"), (SIGNATURE_HEADER, b"00ff")]);
+        let twice = head(&[(SIGNATURE_HEADER, SIGNED), (SIGNATURE_HEADER, SIGNED)]);
         assert_eq!(word(&doorkeeper, &twice, now()), "signature");
-        let latin_1 = head(&[(SIGNATURE_HEADER, b"\xe9")]);
-        assert_eq!(word(&doorkeeper, &latin_1, now()), "signature");
+        let (short, long) = (&SIGNED[1..], [SIGNED, b"0"].concat());
+        let (no_hex, latin_1) = ([&SIGNED[1..], b"g"].concat(), [&SIGNED[1..], b"\xe9"].concat());
+        for never in [b"00ff", short, &long, &no_hex, &latin_1, b"\xe9", b""] {
+            let head = head(&[(SIGNATURE_HEADER, never)]);
+            assert_eq!(word(&doorkeeper, &head, now()), "signature", "{never:?}");
+        }
+        let upper = head(&[(SIGNATURE_HEADER, &SIGNED.to_ascii_uppercase())]);
+        assert_eq!(word(&doorkeeper, &upper, now()), "signature owed");
         assert_eq!(word(&doorkeeper, &HeaderMap::new(), now()), "missing");
     }
 
     #[test]
     fn a_signature_means_nothing_to_a_source_that_configured_none() {
-        let signed = head(&[(SIGNATURE_HEADER, b"00ff")]);
+        let signed = head(&[(SIGNATURE_HEADER, SIGNED)]);
         assert_eq!(word(&with_tokens([token("one", "some bearer")]), &signed, now()), "missing");
     }
 
@@ -294,7 +303,7 @@ mod other_credentials {
             (&[("authorization", b"Bearer some bearer".as_slice())][..], "token one"),
             (&[("authorization", signed.as_bytes())], "by jwt"),
             (&[wrong, ("x-secret", b"s3cret")], "by header"),
-            (&[wrong, ("x-secret", b"wrong"), (SIGNATURE_HEADER, b"00")], "signature owed"),
+            (&[wrong, ("x-secret", b"wrong"), (SIGNATURE_HEADER, SIGNED)], "signature owed"),
             (&[wrong, ("x-secret", b"wrong")], "wrong"),
             (&[("x-secret", b"wrong")], "header"),
         ] {

@@ -182,6 +182,23 @@ fn a_source_is_not_read_as_another_provider_than_before() {
 }
 
 #[test]
+fn a_replay_leaves_what_the_journal_remembers_of_a_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("receiptd.db");
+    let journal = receiptd::journal::path_beside(&db);
+    let replay = ["--provider", "ajo", &case(LATE_BOUNCE), "--db", db.to_str().unwrap()];
+    run(&replay).unwrap();
+    let connection = rusqlite::Connection::open(journal).unwrap();
+    let set = "UPDATE source SET ims_org = 'an org', sandbox = 'prod' WHERE name = 'replay'";
+    assert_eq!(connection.execute(set, []).unwrap(), 1);
+    run(&replay).unwrap();
+    let known: (String, String) = connection
+        .query_row("SELECT ims_org, sandbox FROM source", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(known, ("an org".to_owned(), "prod".to_owned()));
+}
+
+#[test]
 fn a_database_that_a_receiver_writes_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("receiptd.db");

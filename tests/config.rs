@@ -469,7 +469,7 @@ fn a_source_whose_only_tokens_are_past_their_last_day_is_refused() {
 #[test]
 fn a_token_is_good_on_its_last_day() {
     let loaded = Case::new(&(source("notify", "") + "not_after = \"2026-11-22\"\n")).loaded();
-    assert_eq!(loaded.warnings, []);
+    assert!(loaded.warnings.iter().all(|warning| !warning.message.contains("refused")));
 }
 
 /// A token that was accepted until January.
@@ -488,6 +488,16 @@ fn a_token_past_its_last_day_beside_a_live_credential_is_only_a_warning() {
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert_eq!(warnings[0].key, "source.a.token.old");
         assert!(warnings[0].message.contains("2026-01-31"));
+    }
+}
+
+#[test]
+fn a_token_whose_last_day_is_within_two_weeks_is_a_warning() {
+    for (last_day, expected) in [("2026-11-22", 1), ("2026-12-06", 1), ("2026-12-07", 0)] {
+        let text = source("notify", "") + &format!("not_after = \"{last_day}\"\n");
+        let warnings = Case::new(&text).loaded().warnings;
+        assert_eq!(warnings.len(), expected, "{last_day}: {warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.message.contains(last_day)));
     }
 }
 

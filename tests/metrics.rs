@@ -6,6 +6,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
 
+use receiptd::clock::Clock;
 use support::{Client, PATH, Setup, TOKEN, metric, post, post_with, receipt, receipt_of, source};
 
 /// Every series after a known sequence of requests.
@@ -160,6 +161,79 @@ fn the_page_is_openmetrics_text() {
         }
     }
     assert!(types.len() >= 20, "{types:?}");
+}
+
+/// The day that many days from now.
+fn in_days(days: i64) -> String {
+    Clock::system().now().plus_seconds(days * 86_400).date().to_string()
+}
+
+fn token_until(label: &str, bearer: &str, last_day: &str) -> String {
+    let sha256 = support::sha256_hex(bearer.as_bytes());
+    format!(
+        "[[source.token]]\nlabel = \"{label}\"\nsha256 = \"{sha256}\"\nnot_after = \"{last_day}\"\n"
+    )
+}
+
+#[test]
+fn a_token_that_a_reload_removed_is_gone_from_the_page_and_others_stay() {
+    let live = source("passport", "gc-notify", &[("live", TOKEN)]);
+    let kept = token_until("kept", "the-kept-token", "2099-12-31");
+    let old = token_until("old", "the-old-token", "2099-12-31");
+    let mut setup = Setup::with_sources(&format!("{live}{old}{kept}"));
+    let server = setup.start();
+    for bearer in ["the-old-token", "the-kept-token"] {
+        assert_eq!(server.ask(post(PATH, bearer, receipt("a"))).status, 204);
+    }
+    let series = |token: &str| {
+        let page = server.metrics();
+        ["token_last_used_timestamp_seconds", "token_not_after_timestamp_seconds"].map(|name| {
+            let series = format!("receiptd_{name}{{source=\"passport\",token=\"{token}\"}}");
+            metric(&page, &series)
+        })
+    };
+    let before = series("kept");
+    assert!(series("old").iter().chain(&before).all(Option::is_some));
+    setup.sources = format!("{live}{kept}");
+    setup.write();
+    server.signal(rustix::process::Signal::HUP);
+    support::eventually("it is gone", || series("old") == [None, None]);
+    assert_eq!(series("kept"), before);
+}
+
+#[test]
+fn a_used_token_is_warned_of_if_it_ends_soon_or_retires_and_not_otherwise() {
+    let of = |name: &str, tokens: &str| {
+        format!("[[source]]\nname = \"{name}\"\nprovider = \"notify\"\n{tokens}")
+    };
+    let far = token_until("far", "the-far-token", &in_days(1_000));
+    let soon = token_until("soon", "the-soon-token", &in_days(3));
+    let retiring = token_until("retiring", "the-retiring-token", &in_days(500));
+    let sources = [
+        of("alone", &far),
+        of("ending", &soon),
+        of("rotated", &(retiring + &token_until("next", "the-next-token", &in_days(900)))),
+    ];
+    let setup = Setup::with_sources(&sources.concat());
+    let server = setup.start();
+    let warnings = |label: &str| {
+        let said = server.stderr();
+        said.lines().filter(|line| line.contains("WARN") && line.contains(label)).count()
+    };
+    assert_eq!(warnings("soon"), 1, "at the start, used or not: {}", server.stderr());
+    for (source, bearer) in [
+        ("alone", "the-far-token"),
+        ("ending", "the-soon-token"),
+        ("rotated", "the-retiring-token"),
+        ("rotated", "the-next-token"),
+    ] {
+        for _ in 0..2 {
+            let path = format!("/callbacks/{source}");
+            assert_eq!(server.ask(post(&path, bearer, receipt("a"))).status, 204);
+        }
+    }
+    let said = ["far", "soon", "retiring", "next"].map(warnings);
+    assert_eq!(said, [0, 2, 1, 0], "{}", server.stderr());
 }
 
 #[test]

@@ -27,9 +27,11 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 mod start {
     use super::*;
 
-    fn start_unconfigured(folder: &Path) -> Receiptd {
+    const ANY_PORTS: [&str; 4] = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+
+    fn start_unconfigured(folder: &Path, more: &[&str]) -> Receiptd {
         Receiptd::start(folder, |command| {
-            command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+            command.args(ANY_PORTS).args(more);
         })
     }
 
@@ -41,7 +43,7 @@ mod start {
     #[test]
     fn without_any_configuration_a_token_is_shown_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let first = start_unconfigured(folder.path());
+        let first = start_unconfigured(folder.path(), &["--print-token"]);
         let bearer = token(&first.printed).expect("a token is shown").to_owned();
         let ask = |server: &Receiptd, bearer: &str, id: &str| {
             server.ask(post("/callbacks/default", bearer, receipt(id))).status
@@ -50,7 +52,7 @@ mod start {
         assert_eq!(ask(&first, "another-token", "b"), 401);
         assert!(!first.stderr().contains(&bearer), "the token was logged");
         first.stop();
-        let second = start_unconfigured(folder.path());
+        let second = start_unconfigured(folder.path(), &[]);
         assert_eq!(token(&second.printed), None, "{}", second.printed);
         assert_eq!(ask(&second, &bearer, "c"), 204);
         second.stop();
@@ -59,6 +61,17 @@ mod start {
             let found = bytes.windows(bearer.len()).any(|window| window == bearer.as_bytes());
             assert!(!found, "only the hash is kept");
         }
+    }
+
+    #[test]
+    fn a_token_is_not_made_where_only_a_log_would_see_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = run(receiptd(folder.path(), &["serve"]).args(ANY_PORTS));
+        assert_eq!((ended.code, &*ended.stdout), (Some(78), ""), "{ended:?}");
+        for expected in ["no terminal", "receiptd token new", "--token-sha256", "--print-token"] {
+            assert!(ended.stderr.contains(expected), "{expected}:\n{}", ended.stderr);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no file is made");
     }
 
     #[test]
@@ -112,6 +125,17 @@ mod start {
         server.stop();
         // A lock left behind is none.
         assert_eq!(setup.start().post(receipt("b")), 204);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_exit_74_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let hash = support::sha256_hex(TOKEN.as_bytes());
+        let arguments =
+            ["serve", "--db", "missing/x.db", "--source", "a=notify", "--token-sha256", &hash];
+        let ended = run(&mut receiptd(folder.path(), &arguments));
+        assert_eq!(ended.code, Some(74), "{ended:?}");
+        assert!(ended.stderr.contains("does the folder exist"), "{}", ended.stderr);
     }
 
     #[test]
@@ -656,6 +680,19 @@ mod files {
     }
 
     #[test]
+    fn a_damaged_journal_is_copied_with_its_wal_before_anything_is_moved() {
+        let (setup, _) = filled();
+        fs::write(setup.journal(), "this is not a database".repeat(500)).unwrap();
+        let config = setup.path("receiptd.toml");
+        let arguments = ["serve", "--config", config.to_str().unwrap()];
+        let ended = run(&mut receiptd(setup.folder.path(), &arguments));
+        assert_eq!(ended.code, Some(74), "{ended:?}");
+        let told = ["copy both files and their -wal", "receiptd check-db", "backup", "move the"];
+        let places = told.map(|step| ended.stderr.find(step).expect(step));
+        assert!(places.is_sorted(), "{}", ended.stderr);
+    }
+
+    #[test]
     fn a_file_of_a_newer_version_is_refused_untouched() {
         let (setup, _) = filled();
         let bytes = || (fs::read(setup.state()).unwrap(), fs::read(setup.journal()).unwrap());
@@ -671,6 +708,7 @@ mod files {
             let ended = run(&mut receiptd(setup.folder.path(), &arguments));
             assert_eq!(ended.code, Some(74), "{ended:?}");
             assert!(ended.stderr.contains("written by a newer receiptd"), "{}", ended.stderr);
+            assert!(!ended.stderr.contains("does the folder exist"), "{}", ended.stderr);
             assert!(bytes() == before, "{} was touched", path.display());
             set(1);
         }
@@ -689,6 +727,7 @@ mod files {
         let ended = run(&mut receiptd(setup.folder.path(), &arguments));
         assert_eq!(ended.code, Some(74));
         assert!(ended.stderr.contains("is not a receiptd state file"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("does the folder exist"), "{}", ended.stderr);
         assert!(fs::read(setup.state()).unwrap() == before);
     }
 }

@@ -68,7 +68,11 @@ const COLUMNS: [Column<NotificationRow>; 9] = [
     Column { title: "reference", rank: 4, text: |row| text(row.reference.as_ref()) },
     Column { title: "source", rank: 3, text: |row| row.source.clone() },
     Column { title: "completed (UTC)", rank: 5, text: |row| second(row.completed_at) },
-    Column { title: "received (UTC)", rank: 1, text: |row| second(Some(row.first_received_at)) },
+    Column {
+        title: "first received (UTC)",
+        rank: 1,
+        text: |row| second(Some(row.first_received_at)),
+    },
     Column { title: "complained", rank: 6, text: |row| second(row.complained_at) },
     Column { title: "returned", rank: 6, text: |row| second(row.returned_at) },
 ];

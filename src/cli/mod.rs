@@ -93,6 +93,9 @@ impl Failure {
         Self { message: message.into(), hint: None, code }
     }
 
+    /// What to do if the system would not let us at a file.
+    pub const LOOK_AT_FOLDER: &str = "does the folder exist, and may this user write there?";
+
     /// The same, with what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -140,7 +143,9 @@ impl From<LockError> for Failure {
                 let message = format!("a receiver is running on this database{by}: stop it first");
                 Self::new(Self::NO, message)
             }
-            LockError::Io { .. } => Self::new(Self::IO, error.to_string()),
+            LockError::Io { .. } => {
+                Self::new(Self::IO, error.to_string()).hint(Self::LOOK_AT_FOLDER)
+            }
             LockError::NetworkFileSystem { .. } => Self::new(Self::CONFIG, error.to_string()),
         }
     }

@@ -1,6 +1,7 @@
 //! `receiptd serve`: the receiver, until a signal ends it.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::Failure;
@@ -8,15 +9,19 @@ use super::flags::ServeFlags;
 use crate::clock::Clock;
 use crate::config::{self, Layers, Loaded};
 use crate::halves::DEFAULT_SOURCE;
+use crate::journal::reader::Reader;
+use crate::lock::LockError;
 use crate::receiver::{Ended, Receiver, StartError};
 use crate::shutdown::{Asked, Signals};
+use crate::sqlite::{Fault, OpenError};
 use crate::telemetry::start_logging;
 
 /// Receive callbacks, settle them, keep them
 ///
 /// Listens for callbacks, writes each into the journal before it answers, and settles the state of
 /// every notification behind that. Without any configuration it listens on 127.0.0.1:8080, keeps
-/// receiptd.db in this folder, and makes one source, `default`, whose token it prints once.
+/// receiptd.db in this folder, and makes one source, `default`, whose token it prints once, to a
+/// terminal only.
 ///
 /// SIGHUP reads sources and tokens again; SIGTERM or Ctrl-C finishes what is in flight and ends.
 #[derive(Debug, clap::Args)]
@@ -31,6 +36,14 @@ Exit codes: 0 stopped as asked; 69 an address is taken, or another process has t
 pub struct Args {
     #[command(flatten)]
     flags: ServeFlags,
+
+    /// Print the generated token even though standard output is no terminal
+    ///
+    /// Only without any configuration, and only at the first start, is there such a token. Where
+    /// standard output is kept, by systemd or a container's runtime, so is the token: without the
+    /// flag `serve` does not make one there.
+    #[arg(long)]
+    print_token: bool,
 }
 
 /// Runs until a signal, or a disk that failed.
@@ -46,6 +59,13 @@ pub fn run(
     let loaded = load(&layers)?;
     start_logging(loaded.settings.log);
     log_warnings(&loaded);
+    let may_print_token = args.print_token || std::io::stdout().is_terminal();
+    if loaded.settings.sources.is_empty()
+        && !may_print_token
+        && needs_token(&loaded.settings.store.journal_path())
+    {
+        return Err(no_place_for_token());
+    }
     raise_file_limit(loaded.settings.limits.connections_max);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -57,8 +77,7 @@ pub fn run(
 async fn serve(loaded: Loaded, layers: &Layers, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()
         .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
-    let receiver =
-        Receiver::start(loaded.settings, Clock::system()).await.map_err(|error| explain(&error))?;
+    let receiver = Receiver::start(loaded.settings, Clock::system()).await.map_err(explain)?;
     announce(&receiver, out);
     let asked_to_stop = async {
         while signals.next().await == Asked::Reload {
@@ -74,6 +93,30 @@ async fn serve(loaded: Loaded, layers: &Layers, out: &mut dyn Write) -> Result<E
         Ended::Failed => Err(Failure::new(Failure::IO, "an I/O error stopped the journal")
             .hint("everything acknowledged before it is kept; look at the disk, then start again")),
     }
+}
+
+/// Whether a start without sources would make a token. A journal that cannot be read says what is
+/// wrong with it when it is opened.
+fn needs_token(journal: &Path) -> bool {
+    const KNOWN: &str = "SELECT count(*) FROM credential WHERE source = ?1";
+    if !journal.exists() {
+        return true;
+    }
+    let Ok(reader) = Reader::open(journal) else { return false };
+    match reader.connection().query_row(KNOWN, [DEFAULT_SOURCE], |row| row.get::<_, i64>(0)) {
+        Ok(count) => count == 0,
+        Err(error) => error.to_string().contains("no such table"),
+    }
+}
+
+fn no_place_for_token() -> Failure {
+    let message = "nothing is configured, so a token would have to be made and shown once, but \
+                   standard output is no terminal: it would stay in whatever keeps the output";
+    Failure::new(Failure::CONFIG, message).hint(
+        "name the source: make a token with `receiptd token new`, then give --source and \
+         --token-sha256, or a file with --config; or start once in a terminal, or with \
+         --print-token",
+    )
 }
 
 fn load(layers: &Layers) -> Result<Loaded, Failure> {
@@ -122,28 +165,59 @@ fn announce(receiver: &Receiver, out: &mut dyn Write) {
              Callback URL: {scheme}://{callbacks}/callbacks/{DEFAULT_SOURCE}\n\n"
         ));
     }
+    if receiver.new_token().is_none() && receiver.is_unconfigured() {
+        text.push_str(&format!(
+            "Nothing is configured, so there is one source, `{DEFAULT_SOURCE}`, at \
+             {scheme}://{callbacks}/callbacks/{DEFAULT_SOURCE}\n\
+             Its token was shown at the first start. If it is lost, make one with `receiptd token \
+             new` and configure a source.\n\n"
+        ));
+    }
     text.push_str(&format!("listening callbacks={scheme}://{callbacks} admin=http://{admin}\n"));
     // Standard output may be closed; the receiver works all the same.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     tracing::info!(%callbacks, %admin, "ready");
 }
 
-fn explain(error: &StartError) -> Failure {
+fn explain(error: StartError) -> Failure {
     let message = error.to_string();
     match error {
-        StartError::Lock(_) => Failure::new(Failure::UNAVAILABLE, message),
+        StartError::Lock(LockError::Held { .. }) => Failure::new(Failure::UNAVAILABLE, message),
+        StartError::Lock(error) => error.into(),
         StartError::Listen { .. } => Failure::new(Failure::UNAVAILABLE, message).hint(
             "is another process listening there? choose another with --listen, --admin-listen",
         ),
-        StartError::Open(error) if error.is_damage() => Failure::new(Failure::IO, message).hint(
-            "the journal is damaged: move it away and start again; what the state knows is kept",
-        ),
         StartError::Tls(_) => Failure::new(Failure::CONFIG, message),
-        StartError::Open(_)
-        | StartError::Journal(_)
-        | StartError::Sqlite(_)
-        | StartError::Io(_) => Failure::new(Failure::IO, message)
-            .hint("does the folder exist, and may this user write there?"),
+        StartError::Open(error) => explain_open(&error, message),
+        StartError::Sqlite(error) => with_hint_for(&error, message),
+        StartError::Journal(_) => Failure::new(Failure::IO, message).hint("the log says why"),
+        StartError::Io(_) => Failure::new(Failure::IO, message).hint(Failure::LOOK_AT_FOLDER),
+    }
+}
+
+fn explain_open(error: &OpenError, message: String) -> Failure {
+    let failure = Failure::new(Failure::IO, message.clone());
+    match error {
+        error if error.is_damage() => failure.hint(
+            "the journal is damaged, and the newest callbacks may stand in the -wal beside it: with \
+             the receiver stopped, copy both files and their -wal elsewhere first; run `receiptd \
+             check-db`; restore a backup if there is one; only if not, move the journal with its \
+             -wal and -shm away and start: what the state knows is kept",
+        ),
+        OpenError::Sqlite { error, .. } => with_hint_for(error, message),
+        OpenError::Foreign { .. } => failure.hint("is --db (or store.path) the file it should be?"),
+        // The message says all there is to say.
+        OpenError::Newer { .. } | OpenError::OldLibrary(_) => failure,
+    }
+}
+
+fn with_hint_for(error: &rusqlite::Error, message: String) -> Failure {
+    let failure = Failure::new(Failure::IO, message);
+    match Fault::of(error) {
+        Fault::Full => failure.hint("the disk is full: make room there, then start again"),
+        Fault::Busy => failure.hint("another program has the file locked: end that one first"),
+        Fault::Io => failure.hint(Failure::LOOK_AT_FOLDER),
+        Fault::Damaged | Fault::Other => failure,
     }
 }
 

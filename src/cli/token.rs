@@ -37,8 +37,11 @@ Examples:
     /// Print the SHA-256 of a bearer read from standard input
     ///
     /// From standard input, never from arguments, because those are seen by every process and stay
-    /// in the shell's history. One line break at the end is not part of the bearer. Use it for
-    /// tokens of at least 32 random characters only: a short one can be guessed from its hash.
+    /// in the shell's history. One line break at the end is not part of the bearer; all else is
+    /// hashed byte for byte, spaces inside and characters beyond ASCII too. Senders put those into
+    /// the header as Latin-1, most terminals and files hold them as UTF-8, and the two have
+    /// different hashes. Use it for tokens of at least 32 random characters only: a short one can be
+    /// guessed from its hash.
     #[command(after_help = "\
 Examples:
   receiptd token hash < bearer.txt
@@ -102,7 +105,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
                 let mut stderr = io::stderr();
                 let _ = write!(stderr, "Bearer (it shows as you type; end with Enter, Ctrl-D): ");
             }
-            hash(&mut stdin.lock(), out)
+            hash(&mut stdin.lock(), out, &mut io::stderr())
         }
     }
 }
@@ -127,13 +130,21 @@ fn print(token: &Token, label: &str, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-/// Hashes what `input` holds up to its end.
-fn hash(input: &mut dyn Read, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+/// Hashes what `input` holds up to its end; `warn` hears what is probably a mistake.
+fn hash(
+    input: &mut dyn Read,
+    out: &mut dyn Write,
+    warn: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
     let mut bytes = Vec::new();
     input.take(BEARER_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| {
         Failure::new(Failure::IO, format!("failed to read standard input: {error}"))
     })?;
     let bearer = check(&bytes)?;
+    for warning in doubts(bearer) {
+        // Standard error may be closed; the hash is right all the same.
+        let _ = writeln!(warn, "receiptd: warning: {warning}");
+    }
     output::done(writeln!(out, "{}", sha256(bearer)).and_then(|()| out.flush()))
 }
 
@@ -149,12 +160,29 @@ fn check(bytes: &[u8]) -> Result<&[u8], Failure> {
     if bytes.len() as u64 > BEARER_BYTES_MAX {
         return refused("this is longer than any bearer can be");
     }
-    if !bearer.iter().all(u8::is_ascii_graphic) {
-        return refused("a bearer has no spaces, line breaks or characters beyond ASCII").map_err(
-            |failure| failure.hint("give the token alone, without the word Bearer, on one line"),
-        );
+    if bearer.iter().any(u8::is_ascii_control) {
+        return refused("a bearer has no line breaks or other control characters")
+            .map_err(|failure| failure.hint("give the token alone, on one line"));
+    }
+    if bearer.starts_with(b" ") || bearer.ends_with(b" ") {
+        return refused("a bearer neither begins nor ends with a space").map_err(|failure| {
+            failure.hint("HTTP drops spaces there, so this hash would never fit")
+        });
     }
     Ok(bearer)
+}
+
+/// What a sender may send, but hardly means to.
+fn doubts(bearer: &[u8]) -> Vec<&'static str> {
+    const SCHEME: &[u8] = b"bearer ";
+    let mut doubts = Vec::new();
+    if bearer.get(..SCHEME.len()).is_some_and(|word| word.eq_ignore_ascii_case(SCHEME)) {
+        doubts.push("it begins with the word Bearer: is that part of the token?");
+    }
+    if !bearer.is_ascii() && std::str::from_utf8(bearer).is_ok() {
+        doubts.push("it was hashed as UTF-8, but senders put such characters as Latin-1");
+    }
+    doubts
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -186,8 +214,13 @@ mod tests {
     }
 
     fn hashed(bytes: &[u8]) -> Result<String, Failure> {
-        let mut out = Vec::new();
-        hash(&mut &*bytes, &mut out).map(|_| String::from_utf8(out).unwrap())
+        hashed_with_warnings(bytes).map(|(hash, _)| hash)
+    }
+
+    fn hashed_with_warnings(bytes: &[u8]) -> Result<(String, String), Failure> {
+        let (mut out, mut warn) = (Vec::new(), Vec::new());
+        hash(&mut &*bytes, &mut out, &mut warn)?;
+        Ok((String::from_utf8(out).unwrap(), String::from_utf8(warn).unwrap()))
     }
 
     #[test]
@@ -229,6 +262,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_front_door_accepts_is_hashed_byte_for_byte_and_doubts_are_told() {
+        for (bearer, warning) in [
+            (&b"correct horse  battery"[..], ""),
+            (b"clef secr\xe8te \xa7\xff", ""),
+            ("clef secr\u{e8}te".as_bytes(), "Latin-1"),
+            (b"Bearer secret", "the word Bearer"),
+            (b"bEARER secret", "the word Bearer"),
+            (b"bearer-secret", ""),
+        ] {
+            let (hash, told) = hashed_with_warnings(bearer).unwrap();
+            assert_eq!(hash.trim_end(), sha256(bearer));
+            assert_eq!(told.is_empty(), warning.is_empty(), "{told}");
+            assert!(told.contains(warning) && !told.contains("secret"), "{told}");
+        }
+    }
+
+    #[test]
     fn what_can_be_no_bearer_is_refused_and_never_repeated() {
         let long = vec![b'a'; 20_000];
         for bytes in [
@@ -236,9 +286,11 @@ mod tests {
             b"\n",
             b"\r\n",
             b"secret\n\n",
-            b"Bearer secret",
-            b" s",
-            "é".as_bytes(),
+            b"sec\rret",
+            b"sec\tret",
+            b"sec\0ret",
+            b" secret",
+            b"secret ",
             &long,
         ] {
             let failure = hashed(bytes).unwrap_err();

@@ -157,8 +157,8 @@ fn not_a_day(at: &At, found: String, report: &mut Report) -> Reported {
     report.problem(at, found, "a day that exists, as \"2027-01-31\"; it ends at midnight UTC")
 }
 
-/// A token past its last day beside others is only worth a word; nothing else is a source nobody
-/// can use.
+/// A token past its last day beside others is only worth a word, as is one whose last day is near,
+/// used or not; nothing but the first is a source nobody can use.
 fn last_days(
     tokens: &[Found<Token>],
     list: &str,
@@ -183,6 +183,11 @@ fn last_days(
     }
     for (token, day) in expired {
         report.warning(&token.at, format!("its last day was {day}, so it is refused: remove it"));
+    }
+    for Found { value: token, at } in tokens.iter().filter(|token| token.value.ends_soon(today)) {
+        let Some(day) = token.not_after else { continue };
+        let message = format!("its last day is {day}: after it, callbacks with it are lost");
+        report.warning(at, message);
     }
     Ok(())
 }

@@ -90,6 +90,17 @@ pub struct Token {
     pub not_after: Option<Date>,
 }
 
+/// A token whose last day is so near, in days, is warned of.
+const ENDS_SOON_DAYS: i32 = 14;
+
+impl Token {
+    /// Whether it has a last day that has not passed but will within two weeks.
+    pub fn ends_soon(&self, today: Date) -> bool {
+        let limit = today.saturating_add(jiff::Span::new().days(ENDS_SOON_DAYS));
+        self.not_after.is_some_and(|last_day| (today..=limit).contains(&last_day))
+    }
+}
+
 /// A static secret in a named header, known only by its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderSecret {

@@ -33,6 +33,9 @@ use crate::receive::refusal::{Reason, Refusal};
 /// The header in which VA Notify signs the body of a notification-level callback.
 pub const SIGNATURE_HEADER: &str = "x-enp-signature";
 
+/// Of an HMAC with SHA-256 as hex. What has another form agrees with no body, so none is waited for.
+pub const SIGNATURE_DIGITS: usize = 64;
+
 /// What GC Notify's admin pages send in place of the bearer when a saved received-text callback
 /// is probed (`wire/notify.md` section 2). It stands in public source code, so it proves nothing
 /// and never grants, even if someone configures its digest.
@@ -87,7 +90,7 @@ pub enum Granted<'a> {
 pub struct SignatureOwed<'a> {
     /// The key it was made with, if it is genuine.
     pub secret: &'a Secret,
-    /// The header's value: visible ASCII, otherwise unchecked.
+    /// The header's value: [`SIGNATURE_DIGITS`] hex digits, in any letter case.
     pub signature: &'a str,
     /// The answer if it does not agree.
     otherwise: Refusal<'a>,
@@ -121,12 +124,12 @@ impl Doorkeeper {
         }
         if let Some(secret) = &self.credentials.signature {
             refusal = match the_only(headers, SIGNATURE_HEADER).map(HeaderValue::to_str) {
-                One::Is(Ok(signature)) => {
+                One::Is(Ok(signature)) if is_signature(signature) => {
                     let otherwise = Refusal { reason: Reason::Signature, label: None, ..refusal };
                     return Verdict::SignatureOwed(SignatureOwed { secret, signature, otherwise });
                 }
                 One::Absent => refusal,
-                One::Is(Err(_)) | One::Repeated => refusal.or(Reason::Signature),
+                One::Is(_) | One::Repeated => refusal.or(Reason::Signature),
             };
         }
         if self.probed_by_placeholder && shown == Shown::Bearer(PROBE_BEARER) {
@@ -260,6 +263,10 @@ fn the_only<'h>(headers: &'h HeaderMap, name: &str) -> One<&'h HeaderValue> {
         (Some(value), None) => One::Is(value),
         (Some(_), Some(_)) => One::Repeated,
     }
+}
+
+fn is_signature(text: &str) -> bool {
+    text.len() == SIGNATURE_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The configured tokens that agree with the one shown.

@@ -59,7 +59,7 @@ pub enum Reason {
     Probe,
     /// The configured header holds another value, or stands there more than once.
     Header,
-    /// The signature does not agree with the body, is not text, or stands there more than once.
+    /// The signature does not agree with the body, is not 64 hex digits, or stands there twice.
     Signature,
     /// Three parts, but not those of a JSON Web Token.
     JwtMalformed,

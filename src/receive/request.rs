@@ -105,8 +105,13 @@ impl FrontDoor {
                     Err(refusal) => self.refuse(route, &refusal),
                 }
             }
-            Verdict::ProbeOnly(refusal) => match self.read_body(body, PROBE_BYTES_MAX).await {
-                Ok(body) if provider::is_probe(route.provider, &body) => Answer::Kept,
+            Verdict::ProbeOnly(refusal) if body.size_hint().lower() > PROBE_BYTES_MAX as u64 => {
+                let answer = self.refuse(route, &refusal);
+                self.turn_away(Request::from_parts(head, body), answer).await
+            }
+            // Without a declared length it is heard out like any other that is turned away.
+            Verdict::ProbeOnly(refusal) => match self.read_body(body, DRAIN_BYTES_MAX).await {
+                Ok(body) if is_probe(route, &body) => Answer::Kept,
                 _ => self.refuse(route, &refusal),
             },
             Verdict::Refused(refusal) => {
@@ -137,7 +142,7 @@ impl FrontDoor {
     /// Appends to the journal and waits for the commit. The journal owns the bytes from here on:
     /// a caller that hangs up, or that waits in vain, changes nothing for them.
     async fn keep(&self, route: &Route, body: Bytes) -> Answer {
-        if body.len() <= PROBE_BYTES_MAX && provider::is_probe(route.provider, &body) {
+        if is_probe(route, &body) {
             return Answer::Kept;
         }
         let entry =
@@ -176,6 +181,10 @@ impl FrontDoor {
         }
         answer
     }
+}
+
+fn is_probe(route: &Route, body: &[u8]) -> bool {
+    body.len() <= PROBE_BYTES_MAX && provider::is_probe(route.provider, body)
 }
 
 async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Answer> {
