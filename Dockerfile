@@ -17,6 +17,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 # The dependencies: a layer of its own, built again only when the manifest changes. The sources are
 # placeholders; cargo wants a file for every target that the manifest names.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir src benches \
     && echo 'fn main() {}' | tee src/main.rs > benches/ingest.rs \
     && touch src/lib.rs \
