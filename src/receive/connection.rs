@@ -140,6 +140,11 @@ impl Watch {
         Duration::from_millis(now_ms.saturating_sub(self.since_ms.load(Ordering::Relaxed)))
     }
 
+    /// Whether its time is still up: a request may have begun since the sweep looked.
+    pub fn is_overdue(&self, limits: &Limits) -> bool {
+        self.silent_for(self.now_ms()) > self.time_allowed(limits)
+    }
+
     fn time_allowed(&self, limits: &Limits) -> Duration {
         match self.phase() {
             Phase::Idle if self.is_known.load(Ordering::Relaxed) => limits.idle_ms_max,

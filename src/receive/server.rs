@@ -189,7 +189,8 @@ where
                 return;
             }
             () = watch.overdue() => {
-                if watch.is_spared() {
+                let is_in_time = !watch.is_evicted() && !watch.is_overdue(&door.limits);
+                if watch.is_spared() || is_in_time {
                     continue;
                 }
                 let last_words = match watch.phase() {

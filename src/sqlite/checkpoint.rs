@@ -4,8 +4,9 @@
 //! so moves it into the database; PASSIVE, so that neither the writer nor a reader waits. Only when
 //! the WAL file has grown past `WAL_BYTES_LARGE` does it RESTART, which holds the writer up for
 //! the little that PASSIVE left over; the file keeps its size, because writing over it is cheaper
-//! than making it grow. A checkpoint that fails is tried again: it moves bytes that
-//! are already durable in the WAL.
+//! than making it grow. A checkpoint that somebody holds up is tried again: it moves bytes that are
+//! already durable in the WAL. One that fails for the disk's sake is not: whoever started it is told,
+//! because a later success would prove nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
