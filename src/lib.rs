@@ -53,6 +53,7 @@
 //! | [`lock`] | one process for each database, and only where locks hold | |
 //! | [`shutdown`] | signals as futures | |
 //! | [`replay`] | fixtures to settled notifications in memory, for tests and `receiptd replay` | |
+//! | [`sender`] | how each platform behaves: limits, retries, what an answer costs | I/O, the clock |
 //! | [`config`] | defaults < file < environment < flags, all problems at once; the only place that reads the environment | |
 //! | [`telemetry`] | logs and metrics | |
 //! | [`cli`] | one file a command; the only room that prints | |
@@ -177,6 +178,8 @@ pub mod lock;
 pub mod shutdown;
 
 pub mod replay;
+
+pub mod sender;
 
 pub mod config;
 

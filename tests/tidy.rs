@@ -138,6 +138,11 @@ fn assert_knows_only(room: &str, allowed: &[&str], forbidden: &[&str]) {
 const IO: [&str; 7] = ["std::fs", "std::io", "std::net", "std::env", "tokio", "rusqlite", "hyper"];
 
 #[test]
+fn the_senders_rules_know_no_io() {
+    assert_knows_only("sender", &["callback", "provider"], &IO);
+}
+
+#[test]
 fn the_reader_of_paths_sees_every_form() {
     let mut names = Vec::new();
     let mut read = |text: &str| spread("", text, &mut |path| names.push(path)).to_owned();
