@@ -54,6 +54,7 @@
 //! | [`shutdown`] | signals as futures | |
 //! | [`replay`] | fixtures to settled notifications in memory, for tests and `receiptd replay` | |
 //! | [`sender`] | how each platform behaves: limits, retries, what an answer costs | I/O, the clock |
+//! | [`simulate`] | is such a sender: lives of messages by chance, sent over sockets, and the truth about them | how the receiver merges |
 //! | [`config`] | defaults < file < environment < flags, all problems at once; the only place that reads the environment | |
 //! | [`telemetry`] | logs and metrics | |
 //! | [`cli`] | one file a command; the only room that prints | |
@@ -180,6 +181,8 @@ pub mod shutdown;
 pub mod replay;
 
 pub mod sender;
+
+pub mod simulate;
 
 pub mod config;
 
