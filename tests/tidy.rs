@@ -142,6 +142,30 @@ fn the_senders_rules_know_no_io() {
     assert_knows_only("sender", &["callback", "provider"], &IO);
 }
 
+/// What lives come to is told by the lives: a truth made by the code under test would prove nothing.
+#[test]
+fn the_lives_of_messages_know_no_reader_and_no_merge() {
+    let files = [
+        "scenario",
+        "mix",
+        "life",
+        "chance",
+        "people",
+        "notify",
+        "notify_row",
+        "notify_body",
+        "ajo",
+        "ajo_body",
+        "json",
+    ];
+    let allowed = ["callback", "clock", "sender"];
+    for file in files {
+        let mut forbidden = IO.to_vec();
+        forbidden.extend(["provider::", "Precedence", "Fingerprint", "replay::", "super::super"]);
+        assert_knows_only(&format!("simulate/{file}"), &allowed, &forbidden);
+    }
+}
+
 #[test]
 fn the_reader_of_paths_sees_every_form() {
     let mut names = Vec::new();

@@ -15,7 +15,7 @@ use crate::callback::{
     Event, Fingerprint, Identity, Kind, News, Precedence, ReceivedMessage, Report, Standing,
 };
 
-pub use super::signature::signature_agrees;
+pub use super::signature::{sign, signature_agrees};
 
 /// A probe is 22 or 24 bytes as the senders write it; what is longer than this is kept.
 const PROBE_BYTES_MAX: usize = 256;

@@ -10,7 +10,7 @@
 
 use std::fmt::Write as _;
 
-use data_encoding::HEXLOWER_PERMISSIVE;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::value::RawValue;
 use sha2::Sha256;
@@ -30,6 +30,14 @@ pub fn signature_agrees(secret: &[u8], body: &[u8], signature_hex: &[u8]) -> boo
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return false };
     mac.update(message.as_bytes());
     mac.verify_slice(&signature).is_ok()
+}
+
+/// The signature of the object in `body` under `secret`, in lower-case hexadecimal, as the sender
+/// would make it; `None` if the body is no JSON object. For simulations of the sender.
+pub fn sign(secret: &[u8], body: &[u8]) -> Option<String> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
+    mac.update(signed_message(body)?.as_bytes());
+    Some(HEXLOWER.encode(&mac.finalize().into_bytes()))
 }
 
 /// Python's `urllib.parse.urlencode` of the object.
@@ -163,6 +171,14 @@ mod tests {
         assert!(signature_agrees(SECRET, BODY.as_bytes(), SIGNATURE.as_bytes()));
         let upper = SIGNATURE.to_uppercase();
         assert!(signature_agrees(SECRET, BODY.as_bytes(), upper.as_bytes()));
+    }
+
+    #[test]
+    fn signing_gives_the_senders_own_test_vector() {
+        assert_eq!(sign(SECRET, BODY.as_bytes()).as_deref(), Some(SIGNATURE));
+        for body in [&b""[..], b"[]", b"{", b"\xFF", b"null"] {
+            assert_eq!(sign(SECRET, body), None);
+        }
     }
 
     #[test]

@@ -4,5 +4,28 @@
 //! function of the seed and the message's number: the same seed sends the same bytes on every
 //! machine. What every message truly came to is known from its life alone, so that a receiver can
 //! be held against it without asking how the receiver merges.
+//!
+//! [`scenario`] is where to start: it draws a story ([`notify`], [`ajo`]), from which both the
+//! bodies and the truth are written, never one from the other.
+
+pub mod scenario;
+
+pub mod mix;
 
 pub mod life;
+
+pub mod chance;
+
+mod people;
+
+mod notify;
+
+mod notify_row;
+
+mod notify_body;
+
+mod ajo;
+
+mod ajo_body;
+
+mod json;
