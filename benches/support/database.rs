@@ -12,10 +12,12 @@ use super::server::Server;
 /// What was acknowledged and what is there after settling.
 #[derive(Clone, Copy)]
 pub struct Kept {
-    acknowledged: u64,
+    /// Answered 204.
+    pub acknowledged: u64,
     uncertain: u64,
     callbacks: u64,
-    notifications: u64,
+    /// In the state; of a server with one table, in that.
+    pub notifications: u64,
 }
 
 impl Kept {
@@ -27,6 +29,27 @@ impl Kept {
             callbacks: count(&server.journal_file(), "callback")?,
             notifications: notifications(server)?,
         })
+    }
+
+    /// Counts the one table of a server that is not receiptd.
+    pub fn count_rows(file: &Path, outcome: &Outcome) -> rusqlite::Result<Self> {
+        let rows = count(file, "notification")?;
+        let (acknowledged, uncertain) = (outcome.acknowledged, outcome.uncertain());
+        Ok(Self { acknowledged, uncertain, callbacks: rows, notifications: rows })
+    }
+
+    /// The same without those that were there before.
+    pub fn beside(self, before: u64) -> Self {
+        Self {
+            callbacks: self.callbacks.saturating_sub(before),
+            notifications: self.notifications.saturating_sub(before),
+            ..self
+        }
+    }
+
+    /// The same, the journal left out: it is being pruned.
+    pub fn in_state_only(self) -> Self {
+        Self { callbacks: self.notifications, ..self }
     }
 
     /// Whether every acknowledged callback is in the journal and, since all ids differ, a
@@ -74,6 +97,11 @@ impl State {
             self.0.prepare_cached("SELECT 1 FROM notification WHERE id = ?1 AND source = ?2")?;
         let row = query.query_row((id.as_str(), SOURCE), |_| Ok(())).optional()?;
         Ok(row.is_some())
+    }
+
+    /// Runs a query that yields one number.
+    pub fn read(&self, query: &str) -> rusqlite::Result<i64> {
+        self.0.prepare_cached(query)?.query_row([], |row| row.get(0))
     }
 }
 
