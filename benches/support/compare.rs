@@ -84,7 +84,7 @@ pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), 
     let rows: Vec<Row> = series.iter().map(|one| one.row(bench)).collect();
     let seconds = options.measured().as_secs();
     let how = format!(
-        "{connections} connections, {seconds} s, medians of {} rounds, peak memory",
+        "{connections} connections, {seconds} s, rounds: {}, medians; memory: peak",
         options.rounds
     );
     print(&rows, &how);

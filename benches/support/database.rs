@@ -99,9 +99,25 @@ impl State {
         Ok(row.is_some())
     }
 
-    /// Runs a query that yields one number.
-    pub fn read(&self, query: &str) -> rusqlite::Result<i64> {
-        self.0.prepare_cached(query)?.query_row([], |row| row.get(0))
+    /// How many of each status there are: reads the whole table.
+    pub fn count_by_status(&self) -> rusqlite::Result<Vec<(Option<String>, i64)>> {
+        self.0
+            .prepare_cached("SELECT status, count(*) FROM notification GROUP BY status")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect()
+    }
+
+    /// Reads the next hundred entries of the history; the position of the last, if there are any.
+    pub fn page_of_history(&self, after: i64) -> rusqlite::Result<Option<i64>> {
+        let mut query = self.0.prepare_cached(
+            "SELECT seq, id, status FROM history WHERE seq > ?1 ORDER BY seq LIMIT 100",
+        )?;
+        let mut rows = query.query([after])?;
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            last = Some(row.get(0)?);
+        }
+        Ok(last)
     }
 }
 

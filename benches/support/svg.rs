@@ -61,9 +61,15 @@ pub fn draw(rows: &[Row], how: &str) -> String {
 }
 
 fn head(svg: &mut String) {
-    let columns = [(P99_X, "p99, ms"), (MEMORY_X, "memory, MiB"), (START_X, "start, ms")];
-    text(svg, "head", 10.0, 24.0, "Answered after the commit, per second");
-    text(svg, "head", 10.0, 42.0, "(bare hyper keeps nothing)");
+    let columns = [(P99_X, "p99 ms"), (MEMORY_X, "MiB"), (START_X, "start ms")];
+    text(
+        svg,
+        "head",
+        10.0,
+        24.0,
+        "Callbacks answered a second, each after it was committed with fsync",
+    );
+    text(svg, "head", 10.0, 42.0, "(but for bare hyper, which keeps nothing)");
     for (x, name) in columns {
         text(svg, "head number", x, 42.0, name);
     }
