@@ -15,7 +15,8 @@ pub struct Kept {
     /// Answered 204.
     pub acknowledged: u64,
     uncertain: u64,
-    callbacks: u64,
+    /// In the journal, if there is one that nobody prunes.
+    callbacks: Option<u64>,
     /// In the state; of a server with one table, in that.
     pub notifications: u64,
 }
@@ -26,7 +27,7 @@ impl Kept {
         Ok(Self {
             acknowledged: outcome.acknowledged,
             uncertain: outcome.uncertain(),
-            callbacks: count(&server.journal_file(), "callback")?,
+            callbacks: Some(count(&server.journal_file(), "callback")?),
             notifications: notifications(server)?,
         })
     }
@@ -35,13 +36,13 @@ impl Kept {
     pub fn count_rows(file: &Path, outcome: &Outcome) -> rusqlite::Result<Self> {
         let rows = count(file, "notification")?;
         let (acknowledged, uncertain) = (outcome.acknowledged, outcome.uncertain());
-        Ok(Self { acknowledged, uncertain, callbacks: rows, notifications: rows })
+        Ok(Self { acknowledged, uncertain, callbacks: None, notifications: rows })
     }
 
     /// The same without those that were there before.
     pub fn beside(self, before: u64) -> Self {
         Self {
-            callbacks: self.callbacks.saturating_sub(before),
+            callbacks: self.callbacks.map(|count| count.saturating_sub(before)),
             notifications: self.notifications.saturating_sub(before),
             ..self
         }
@@ -49,7 +50,7 @@ impl Kept {
 
     /// The same, the journal left out: it is being pruned.
     pub fn in_state_only(self) -> Self {
-        Self { callbacks: self.notifications, ..self }
+        Self { callbacks: None, ..self }
     }
 
     /// Whether every acknowledged callback is in the journal and, since all ids differ, a
@@ -57,7 +58,8 @@ impl Kept {
     pub fn all(&self) -> bool {
         let sent = self.acknowledged + self.uncertain;
         let possible = self.acknowledged..=sent;
-        possible.contains(&self.callbacks) && possible.contains(&self.notifications)
+        self.callbacks.is_none_or(|count| possible.contains(&count))
+            && possible.contains(&self.notifications)
     }
 
     /// Judges it, together with whether all was answered as it must be.
@@ -73,7 +75,10 @@ impl std::fmt::Display for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { acknowledged, uncertain, callbacks, notifications } = self;
         write!(f, "{acknowledged} acknowledged (and {uncertain} uncertain), ")?;
-        write!(f, "{callbacks} in the journal, {notifications} in the state")
+        if let Some(callbacks) = callbacks {
+            write!(f, "{callbacks} in the journal, ")?;
+        }
+        write!(f, "{notifications} in the state")
     }
 }
 

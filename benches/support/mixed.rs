@@ -141,7 +141,7 @@ fn print(options: &Options, outcome: &Outcome, beside: &Beside, kept: Kept) {
     println!(
         "  meanwhile: {prunings} prunings, {reports} reports over all, {pages} pages of the history"
     );
-    println!("  {kept} (the journal is not counted: it is pruned)");
+    println!("  {kept}");
 }
 
 fn judge(outcome: &Outcome, kept: Kept, report: &mut Report) {

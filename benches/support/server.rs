@@ -33,7 +33,7 @@ pub const STATE_FILE: &str = "receiptd.db";
 pub const JOURNAL_FILE: &str = "receiptd.callbacks.db";
 
 /// How long a server may take to say where it listens, and one that does not say it to answer.
-const START_MAX: Duration = Duration::from_secs(20);
+const START_MAX: Duration = Duration::from_secs(60);
 /// Between two tries to be answered.
 const TRY_PACE: Duration = Duration::from_millis(1);
 /// How long one may take to stop when asked; then it is killed.
