@@ -62,7 +62,7 @@ pub struct Figures {
     pub per_second: f64,
     /// To the yardstick.
     pub ratio: f64,
-    /// Callbacks a second that reached the state.
+    /// Callbacks a second that reached the state, where that is not the same commit.
     pub in_state_per_second: Option<f64>,
     /// 500, 990 and 999 of a thousand did not take longer.
     pub latencies: [Duration; 3],
@@ -209,7 +209,8 @@ impl Series {
         Figures {
             per_second: figure(Trial::per_second),
             ratio: median(self.ratios.iter().copied()).unwrap_or(0.0),
-            in_state_per_second: (!kept.is_empty()).then(|| figure(Trial::in_state_per_second)),
+            in_state_per_second: (self.subject.kind() == Kind::Ours)
+                .then(|| figure(Trial::in_state_per_second)),
             latencies: [500, 990, 999].map(|per_mille| trial::latency(trials, per_mille)),
             mebibytes: figure(|trial| trial.mebibytes),
             start: median(trials.iter().map(|trial| trial.start)).unwrap_or(Duration::MAX),
@@ -265,7 +266,11 @@ impl Figures {
         let mut cells = vec![
             format!("{:.0}", self.per_second),
             format!("{:.3}", self.ratio),
-            self.in_state_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")),
+            match (self.in_state_per_second, self.kept) {
+                (Some(rate), _) => format!("{rate:.0}"),
+                (None, Some(_)) => "the same".to_owned(),
+                (None, None) => "nothing".to_owned(),
+            },
         ];
         cells.extend(self.latencies.map(ms));
         cells.push(format!("{:.1}", self.mebibytes));

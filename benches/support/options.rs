@@ -46,8 +46,8 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Reference::Distinct, value_name = "KIND")]
     pub reference: Reference,
 
-    /// Numbers of notifications that are there already in `stored`. Each million takes about 2.5 GB
-    /// of disk while it runs.
+    /// Numbers of notifications that are there already in `stored`. Each million takes 1.1 GB of
+    /// disk, and as much again while it runs.
     #[arg(long, default_values_t = [1_000_000], value_name = "N", value_delimiter = ',')]
     pub stored: Vec<u64>,
 

@@ -39,7 +39,7 @@ impl Trial {
         self.outcome.per_second()
     }
 
-    /// Callbacks a second that reached the state, the lag included in the time.
+    /// Callbacks a second that receiptd's state followed with, the lag included in the time.
     pub fn in_state_per_second(&self) -> f64 {
         self.outcome.acknowledged as f64 / self.whole.as_secs_f64().max(f64::EPSILON)
     }
@@ -77,8 +77,9 @@ pub fn run_beside(
     if outcome.uncertain() > 0 {
         eprintln!("{} requests not answered 204\n{}", outcome.uncertain(), server.last_words());
     }
-    let (lag, whole) = (ended - outcome.last_acknowledged_at, ended - began);
-    let (lag, whole) = if server.settles() { (lag, whole) } else { (Duration::ZERO, whole - lag) };
+    let is_behind = server.settles();
+    let lag = if is_behind { ended - outcome.last_acknowledged_at } else { Duration::ZERO };
+    let whole = ended - began;
     let kept = count(&server, &outcome)?.map(|kept| kept.beside(before));
     server.stop()?;
     Ok(Trial { outcome, start, mebibytes, lag, kept, others_percent, whole })
