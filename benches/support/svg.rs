@@ -106,7 +106,13 @@ fn draw_figures(
         top + 6.0,
         ROW - 12.0
     );
-    text(svg, name, BAR_X + length + 6.0, baseline, &thousands(figures.per_second));
+    let mut rate = thousands(figures.per_second);
+    // A server that lost what it had acknowledged is not to look like one that kept it.
+    if let Some((there, acknowledged)) = figures.kept.filter(|(there, of)| there < of) {
+        let lost = thousands((acknowledged - there) as f64);
+        let _ = write!(rate, ", lost {lost}");
+    }
+    text(svg, name, BAR_X + length + 6.0, baseline, &rate);
     let columns = [
         (P99_X, short(figures.latencies[1])),
         (MEMORY_X, format!("{:.0}", figures.mebibytes)),
