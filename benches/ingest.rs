@@ -16,7 +16,27 @@ use clap::Parser;
 use support::options::{Options, Section};
 use support::report::Report;
 use support::server::{BARE_ROLE, Bench, STAND_IN_ROLE};
-use support::{bare, burst, idle, machine, stand_in, start, visible};
+use support::{
+    backlog, bare, burst, compare, idle, machine, mixed, preload, slow_disk, stand_in, start,
+    stored, sustained, visible,
+};
+
+/// Measures one section.
+type Run = fn(&Options, &Bench, &mut Report) -> Result<(), Box<dyn Error>>;
+
+/// Every section, in the order in which they run: what needs a quiet machine most comes first.
+const SECTIONS: [(Section, Run); 10] = [
+    (Section::Start, start::run),
+    (Section::Idle, idle::run),
+    (Section::Visible, visible::run),
+    (Section::Burst, burst::run),
+    (Section::Sustained, sustained::run),
+    (Section::SlowDisk, slow_disk::run),
+    (Section::Backlog, backlog::run),
+    (Section::Stored, stored::run),
+    (Section::Mixed, mixed::run),
+    (Section::Compare, compare::run),
+];
 
 /// The exit code when there are no figures; 1 says that they are not good enough.
 const CANNOT_MEASURE: u8 = 2;
@@ -44,20 +64,17 @@ fn measure(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     }
     let bench = Bench::new(options)?;
     let mut report = Report::default();
-    machine::print(&options.dir)?;
-    if options.wants(Section::Start) {
-        start::run(options, &bench, &mut report)?;
+    println!("{} in {}", machine::describe(&options.dir)?, options.dir.display());
+    let measured = SECTIONS
+        .iter()
+        .filter(|(section, _)| options.wants(*section))
+        .try_for_each(|(_, run)| run(options, &bench, &mut report));
+    if !options.keep {
+        preload::clean(&options.dir)?;
     }
-    if options.wants(Section::Idle) {
-        idle::run(options, &bench, &mut report)?;
-    }
-    if options.wants(Section::Visible) {
-        visible::run(options, &bench, &mut report)?;
-    }
-    if options.wants(Section::Burst) {
-        burst::run(options, &bench, &mut report)?;
-    }
+    // What was found out before something failed is worth reading all the same.
     report.print();
+    measured?;
     let failed = options.check && !report.is_good();
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

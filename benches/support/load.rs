@@ -54,10 +54,13 @@ pub struct Outcome {
     pub measured: Duration,
     /// When the last request was sent, or a moment later.
     pub sending_ended: Instant,
+    /// When the last 204 came, drain included.
+    pub last_acknowledged_at: Instant,
 }
 
 impl Outcome {
-    fn new() -> Self {
+    /// Nothing yet, now.
+    pub fn new(now: Instant) -> Self {
         Self {
             acknowledged: 0,
             refused: 0,
@@ -65,7 +68,8 @@ impl Outcome {
             unanswered: 0,
             latency: Histogram::new(),
             measured: Duration::ZERO,
-            sending_ended: Instant::now(),
+            sending_ended: now,
+            last_acknowledged_at: now,
         }
     }
 
@@ -85,6 +89,7 @@ impl Outcome {
             return;
         }
         self.acknowledged += 1;
+        self.last_acknowledged_at = now;
         if in_measure {
             self.latency.record(now.saturating_duration_since(answer.since));
         }
@@ -99,7 +104,7 @@ pub fn closed_loop(
     measured: Duration,
 ) -> io::Result<Outcome> {
     let mut crew = Crew::open(target)?;
-    let mut outcome = Outcome::new();
+    let mut outcome = Outcome::new(Instant::now());
     let from = Instant::now() + warm_up;
     let until = from + measured;
     crew.start(ids)?;
@@ -132,7 +137,7 @@ pub fn open_loop(
     let mut crew = Crew::open(target)?;
     let waker = Waker::new(crew.poll.registry(), WAKER)?;
     let mut schedule = Schedule::new(per_second, lasting);
-    let mut outcome = Outcome { measured: lasting, ..Outcome::new() };
+    let mut outcome = Outcome { measured: lasting, ..Outcome::new(Instant::now()) };
     let over = AtomicBool::new(false);
     thread::scope(|threads| {
         let pace = schedule.clone();

@@ -1,18 +1,20 @@
-//! What the figures depend on beside the servers: the disk, and who else is using the processors.
+//! What the figures depend on beside the servers: the disk, and who else is using the processors;
+//! and what a server takes of the machine, with all its children.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::report::{median, ms};
 
-/// Says how many processors there are and how long the disk takes to make something durable.
-pub fn print(dir: &Path) -> io::Result<()> {
+/// How many processors there are and how long the disk takes to make something durable.
+pub fn describe(dir: &Path) -> io::Result<String> {
     let processors = std::thread::available_parallelism()?;
-    let fsync = ms(fsync_time(dir)?);
-    println!("{processors} processors; fsync after 4 KiB in {}: {fsync} ms", dir.display());
-    Ok(())
+    Ok(format!("{processors} processors, fsync of 4 KiB {} ms", ms(fsync_time(dir)?)))
 }
 
 fn fsync_time(dir: &Path) -> io::Result<Duration> {
@@ -26,6 +28,9 @@ fn fsync_time(dir: &Path) -> io::Result<Duration> {
     });
     Ok(median(times.collect::<io::Result<Vec<_>>>()?).unwrap_or_default())
 }
+
+/// Between two looks at the memory.
+const MEMORY_PACE: Duration = Duration::from_millis(500);
 
 /// Watches how much of the processors goes to neither the generator nor the server. What others
 /// take makes even the ratio rough: it is taken from whoever happens to run then.
@@ -63,14 +68,87 @@ impl Ticks {
         let columns: Vec<u64> =
             line.split_whitespace().filter_map(|one| one.parse().ok()).collect();
         // user, nice, system, idle, iowait, irq, softirq, steal; then guests, who are in user.
-        let ours = process("self")? + process(&server.to_string())?;
+        let tree = tree(server)?.into_iter().filter_map(|pid| process(&pid.to_string(), 4).ok());
+        let ours = process("self", 2)? + tree.sum::<u64>();
         Ok(Self { all: columns.iter().take(8).sum(), busy: columns.iter().take(3).sum(), ours })
     }
 }
 
-/// User and system time of one process. Its name, which may hold anything, ends at the last `)`.
-fn process(pid: &str) -> io::Result<u64> {
+/// User and system time of one process: two columns, and two more for the children it has waited for.
+fn process(pid: &str, columns: usize) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let columns = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    Ok(columns.skip(11).take(2).filter_map(|one| one.parse::<u64>().ok()).sum())
+    let times = after_name(&stat).skip(11).take(columns);
+    Ok(times.filter_map(|one| one.parse::<u64>().ok()).sum())
+}
+
+/// The columns of `/proc/PID/stat` behind the name, which may hold anything and ends at the last `)`.
+fn after_name(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace()
+}
+
+/// A process and all its descendants, parents first.
+pub fn tree(root: u32) -> io::Result<Vec<u32>> {
+    let mut parents: Vec<(u32, u32)> = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // It may have ended meanwhile.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        if let Some(parent) = after_name(&stat).nth(1).and_then(|one| one.parse().ok()) {
+            parents.push((pid, parent));
+        }
+    }
+    let mut found = vec![root];
+    let mut at = 0;
+    while at < found.len() {
+        let parent = found[at];
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    Ok(found)
+}
+
+/// The most memory that a process and its descendants held together, looked at twice a second.
+///
+/// The proportional set size: a page that several processes share counts once, so that a server of
+/// many small processes is not made out larger than it is.
+pub struct MemoryWatch {
+    over: Arc<AtomicBool>,
+    watcher: JoinHandle<f64>,
+}
+
+impl MemoryWatch {
+    /// Begins.
+    pub fn start(root: u32) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let watcher = thread::spawn(move || {
+            let mut peak = 0.0_f64;
+            loop {
+                let ends = is_over.load(Ordering::Relaxed);
+                peak = peak.max(tree_mebibytes(root).unwrap_or(0.0));
+                if ends {
+                    return peak;
+                }
+                thread::park_timeout(MEMORY_PACE);
+            }
+        });
+        Self { over, watcher }
+    }
+
+    /// Ends, with a last look; MiB.
+    pub fn peak(self) -> f64 {
+        self.over.store(true, Ordering::Relaxed);
+        self.watcher.thread().unpark();
+        self.watcher.join().expect("watching does not panic")
+    }
+}
+
+fn tree_mebibytes(root: u32) -> io::Result<f64> {
+    let proportional = |pid: &u32| -> Option<f64> {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Ok(tree(root)?.iter().filter_map(proportional).sum::<f64>() / 1024.0)
 }

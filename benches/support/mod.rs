@@ -6,7 +6,11 @@ pub mod bare;
 
 pub mod stand_in;
 
+pub mod alternatives;
+
 pub mod server;
+
+pub mod preload;
 
 pub mod machine;
 
@@ -27,5 +31,21 @@ pub mod visible;
 pub mod idle;
 
 pub mod start;
+
+pub mod trial;
+
+pub mod sustained;
+
+pub mod slow_disk;
+
+pub mod backlog;
+
+pub mod stored;
+
+pub mod mixed;
+
+pub mod compare;
+
+pub mod svg;
 
 pub mod report;

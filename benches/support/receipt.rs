@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 pub const SOURCE: &str = "bench";
 
 /// The source's bearer: as long as those `receiptd token new` makes. It guards throw-away files.
-const BEARER: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+pub const BEARER: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 const ID_PLACE: &str = "00000000-0000-4000-8000-000000000000";
 const REFERENCE_PLACE: &str = "r-0000000000000000";
@@ -69,6 +69,7 @@ impl Ids {
 #[derive(Clone)]
 pub struct Request {
     bytes: Vec<u8>,
+    body_at: usize,
     id_at: usize,
     reference_at: Option<usize>,
 }
@@ -81,12 +82,17 @@ impl Request {
         let bytes = [head.as_bytes(), body.as_bytes()].concat();
         let id_at = head.len() + body.find(ID_PLACE).expect("the body has an id");
         let reference_at = body.find(REFERENCE_PLACE).map(|at| head.len() + at + "r-".len());
-        Self { bytes, id_at, reference_at }
+        Self { bytes, body_at: head.len(), id_at, reference_at }
     }
 
     /// All of it, for the socket.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Its body alone.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[self.body_at..]
     }
 
     /// Puts the next id, and the next reference if there is one, in place.

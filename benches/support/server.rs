@@ -5,9 +5,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,16 +16,26 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::alternatives::Prepared;
+use super::machine;
 use super::options::Options;
-use super::receipt::{SOURCE, bearer_sha256};
+use super::receipt::{Ids, Reference, Request, SOURCE, bearer_sha256};
+use super::slow_disk;
 
 /// The first argument that makes this program the bare server.
 pub const BARE_ROLE: &str = "serve-bare-hyper";
 /// The first argument that makes this program the stand-in for receiptd.
 pub const STAND_IN_ROLE: &str = "serve-stand-in";
 
-/// How long a server may take to say where it listens.
-const START_MAX: Duration = Duration::from_secs(10);
+/// The names of receiptd's files in a server's folder.
+pub const STATE_FILE: &str = "receiptd.db";
+/// See [`STATE_FILE`].
+pub const JOURNAL_FILE: &str = "receiptd.callbacks.db";
+
+/// How long a server may take to say where it listens, and one that does not say it to answer.
+const START_MAX: Duration = Duration::from_secs(60);
+/// Between two tries to be answered.
+const TRY_PACE: Duration = Duration::from_millis(1);
 /// How long one may take to stop when asked; then it is killed.
 const STOP_MAX: Duration = Duration::from_secs(12);
 /// How long settling what a run left behind may take.
@@ -40,15 +51,17 @@ pub struct Bench {
     dir: PathBuf,
 }
 
-/// A running server and the folder with its files; dropping it ends both.
+/// A running server and the folder with its files; dropping it ends both, the folder unless
+/// somebody else holds it.
 pub struct Server {
     child: Child,
-    files: TempDir,
+    files: Arc<TempDir>,
     /// When its process was started.
     pub spawned: Instant,
     /// Where callbacks go.
     pub callbacks: SocketAddr,
     admin: Option<SocketAddr>,
+    rows: Option<PathBuf>,
 }
 
 /// Memory of a process, in MiB.
@@ -90,7 +103,11 @@ impl Bench {
 
     /// Starts receiptd on fresh files.
     pub fn receiptd(&self) -> io::Result<Server> {
-        let files = self.files()?;
+        self.receiptd_on(&self.files()?, Duration::ZERO)
+    }
+
+    /// Starts receiptd on the files in that folder, every fsync taking so much longer.
+    pub fn receiptd_on(&self, files: &Arc<TempDir>, fsync_delay: Duration) -> io::Result<Server> {
         let mut command = Command::new(&self.receiptd);
         if self.stand_in {
             command.arg(STAND_IN_ROLE);
@@ -99,17 +116,40 @@ impl Bench {
         command.arg("--db").arg(state_file(files.path()));
         command.args(["--source", &format!("{SOURCE}=gc-notify")]);
         command.args(["--token-sha256", &bearer_sha256()]);
-        Server::start(command, files)
+        if fsync_delay > Duration::ZERO {
+            slow_disk::delay(&mut command, files.path(), fsync_delay)?;
+        }
+        Server::start(command, Arc::clone(files))
     }
 
-    fn files(&self) -> io::Result<TempDir> {
+    /// Starts something else on a fresh database.
+    pub fn alternative(&self, chosen: &Prepared) -> io::Result<Server> {
+        let files = self.files()?;
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let db = files.path().join("receipts.db");
+        let mut server = Server::spawn(chosen.command(address.port(), &db)?, files)?;
+        (server.callbacks, server.rows) = (address, Some(db));
+        Ok(server)
+    }
+
+    /// A new folder beside the throw-away databases, which goes when it is dropped.
+    pub fn files(&self) -> io::Result<Arc<TempDir>> {
         fs::create_dir_all(&self.dir)?;
-        tempfile::Builder::new().prefix("ingest-").tempdir_in(&self.dir)
+        tempfile::Builder::new().prefix("ingest-").tempdir_in(&self.dir).map(Arc::new)
     }
 }
 
 impl Server {
-    fn start(mut command: Command, files: TempDir) -> io::Result<Self> {
+    /// Starts one that says where it listens.
+    fn start(command: Command, files: Arc<TempDir>) -> io::Result<Self> {
+        let mut server = Self::spawn(command, files)?;
+        let line = server.listening_line()?;
+        server.callbacks = address_in(&line, "callbacks=").ok_or_else(|| failed(&line))?;
+        server.admin = address_in(&line, "admin=");
+        Ok(server)
+    }
+
+    fn spawn(mut command: Command, files: Arc<TempDir>) -> io::Result<Self> {
         let ours = std::env::vars_os().map(|(name, _)| name);
         for name in ours.filter(|name| name.to_string_lossy().starts_with("RECEIPTD_")) {
             command.env_remove(name);
@@ -119,11 +159,27 @@ impl Server {
         let spawned = Instant::now();
         let child = command.spawn()?;
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Self { child, files, spawned, callbacks: nowhere, admin: None };
-        let line = server.listening_line()?;
-        server.callbacks = address_in(&line, "callbacks=").ok_or_else(|| failed(&line))?;
-        server.admin = address_in(&line, "admin=");
-        Ok(server)
+        Ok(Self { child, files, spawned, callbacks: nowhere, admin: None, rows: None })
+    }
+
+    /// Sends one receipt, again and again until there is somebody to answer, and returns the time
+    /// from the start of the process to its 204.
+    pub fn first_acknowledged(
+        &mut self,
+        ids: &mut Ids,
+        reference: Reference,
+    ) -> io::Result<Duration> {
+        let mut request = Request::new(self.callbacks, reference);
+        request.renew(ids);
+        while self.spawned.elapsed() < START_MAX && self.child.try_wait()?.is_none() {
+            match status_of(self.callbacks, request.bytes(), START_MAX) {
+                Ok(204) => return Ok(self.spawned.elapsed()),
+                Ok(status) => return Err(failed(&format!("the first answer is {status}"))),
+                Err(_) => thread::sleep(TRY_PACE),
+            }
+        }
+        let said = self.last_words();
+        Err(failed(&format!("the server never answered\n{said}")))
     }
 
     /// Waits for the line that names the addresses, and reads on so that the pipe never fills.
@@ -149,6 +205,11 @@ impl Server {
         self.admin.is_some()
     }
 
+    /// The database of a server that is not receiptd.
+    pub fn rows_file(&self) -> Option<&Path> {
+        self.rows.as_deref()
+    }
+
     /// The state file.
     pub fn state_file(&self) -> PathBuf {
         state_file(self.files.path())
@@ -156,7 +217,7 @@ impl Server {
 
     /// The journal file.
     pub fn journal_file(&self) -> PathBuf {
-        self.files.path().join("receiptd.callbacks.db")
+        self.files.path().join(JOURNAL_FILE)
     }
 
     /// Its process.
@@ -189,7 +250,12 @@ impl Server {
 
     /// Waits until everything acknowledged so far is settled.
     pub fn wait_until_settled(&self) -> io::Result<()> {
-        let until = Instant::now() + SETTLE_MAX;
+        self.wait_until_settled_within(SETTLE_MAX)
+    }
+
+    /// The same with another patience.
+    pub fn wait_until_settled_within(&self, patience: Duration) -> io::Result<()> {
+        let until = Instant::now() + patience;
         while Instant::now() < until {
             if self.ask("/settled?wait=60s", Duration::from_secs(70))? == 204 {
                 return Ok(());
@@ -224,8 +290,15 @@ impl Server {
 impl Drop for Server {
     /// Whatever happened, no child outlives the measurement.
     fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let children = machine::tree(self.child.id()).unwrap_or_default();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for pid in children.iter().skip(1).filter_map(|pid| i32::try_from(*pid).ok()) {
+            let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
+        }
     }
 }
 
@@ -241,7 +314,7 @@ pub fn status_of(server: SocketAddr, request: &[u8], patience: Duration) -> io::
 }
 
 fn state_file(folder: &Path) -> PathBuf {
-    folder.join("receiptd.db")
+    folder.join(STATE_FILE)
 }
 
 fn address_in(line: &str, name: &str) -> Option<SocketAddr> {
