@@ -33,7 +33,8 @@ struct Inner {
     bytes: usize,
     work: Vec<Work>,
     closed: Option<Refused>,
-    writer_waits: bool,
+    /// The writer sleeps until so many callbacks wait; 0 while it is awake.
+    wake_at: usize,
 }
 
 pub(super) struct Queue {
@@ -90,13 +91,20 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for something to do, at most `time`. `None` once closed and empty.
-    pub fn take(&self, callbacks_max: usize, time: Duration) -> Option<Taken> {
+    /// Waits for something to do, at most `time`. `None` once closed and empty. Before that, if
+    /// `gather` says so, waits for so many callbacks to gather, but not longer than it says.
+    pub fn take(
+        &self,
+        callbacks_max: usize,
+        gather: Option<(usize, Duration)>,
+        time: Duration,
+    ) -> Option<Taken> {
         let mut inner = self.lock();
-        if inner.is_empty() && inner.closed.is_none() {
-            inner.writer_waits = true;
-            inner = self.filled.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner).0;
-            inner.writer_waits = false;
+        if let Some((enough, time)) = gather {
+            inner = self.sleep(inner, enough, time);
+        }
+        if inner.is_empty() {
+            inner = self.sleep(inner, 1, time);
         }
         if inner.is_empty() && inner.closed.is_some() {
             return None;
@@ -113,6 +121,23 @@ impl Queue {
             taken
         };
         Some(Taken { callbacks, work })
+    }
+
+    /// Waits until so many callbacks wait, or there is other work, or the time is over.
+    fn sleep<'q>(
+        &'q self,
+        mut inner: MutexGuard<'q, Inner>,
+        enough: usize,
+        time: Duration,
+    ) -> MutexGuard<'q, Inner> {
+        inner.wake_at = enough;
+        let is_needless = |inner: &mut Inner| {
+            inner.callbacks.len() < enough && inner.work.is_empty() && inner.closed.is_none()
+        };
+        let slept = self.filled.wait_timeout_while(inner, time, is_needless);
+        let mut inner = slept.unwrap_or_else(PoisonError::into_inner).0;
+        inner.wake_at = 0;
+        inner
     }
 
     /// The writer has answered for that many.
@@ -136,9 +161,10 @@ impl Queue {
     }
 
     fn wake(&self, inner: MutexGuard<'_, Inner>) {
-        let writer_waits = inner.writer_waits;
+        let has_enough = inner.callbacks.len() >= inner.wake_at || !inner.work.is_empty();
+        let is_asleep = inner.wake_at > 0;
         drop(inner);
-        if writer_waits {
+        if is_asleep && has_enough {
             self.filled.notify_one();
         }
     }

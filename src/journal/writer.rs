@@ -24,9 +24,6 @@ const RESERVE_RETRY: Duration = Duration::from_secs(30);
 /// The longest pause before a commit, for more callbacks to share it.
 const GATHER_MAX: Duration = Duration::from_micros(200);
 
-/// How often that pause looks whether enough have come.
-const GATHER_TICK: Duration = Duration::from_micros(20);
-
 /// The bounds of one journal.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -190,15 +187,12 @@ impl Keeper {
     }
 
     /// Takes what waits. When many callers were just in flight, first gives those that were answered
-    /// a moment to come back: a commit costs nearly the same for twenty callbacks as for forty, and
-    /// without it the callers fall apart into small groups that wait for each other's commits.
+    /// a moment to come back: without it the callers fall apart into small groups that wait for each
+    /// other's commits. Half of them are enough: while these are committed the others are answered
+    /// and come back, so that neither the disk nor the processors wait for long.
     fn gather(&self, in_flight: usize) -> Option<Taken> {
-        let began = Instant::now();
-        let enough = in_flight * 3 / 4;
-        while in_flight > 1 && self.queue.waiting() < enough && began.elapsed() < GATHER_MAX {
-            std::thread::sleep(GATHER_TICK);
-        }
-        self.queue.take(self.options.batch_callbacks_max, LOOK)
+        let gather = (in_flight > 3).then_some((in_flight / 2, GATHER_MAX));
+        self.queue.take(self.options.batch_callbacks_max, gather, LOOK)
     }
 
     fn handle(&mut self, callbacks: Vec<Waiting>, has_space: bool) {
