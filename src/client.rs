@@ -164,9 +164,12 @@ pub struct Client {
     open: Option<SendRequest<Full<Bytes>>>,
 }
 
-struct Tls {
-    connector: TlsConnector,
-    name: ServerName<'static>,
+/// What a TLS handshake with the target takes.
+pub(crate) struct Tls {
+    /// Trusts the machine's authorities and those of the file.
+    pub connector: TlsConnector,
+    /// What the certificate must name.
+    pub name: ServerName<'static>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -319,7 +322,7 @@ where
 }
 
 /// The answer, and whether it was read to its end.
-async fn read(response: Response<Incoming>) -> Result<(Answer, bool), hyper::Error> {
+pub(crate) async fn read(response: Response<Incoming>) -> Result<(Answer, bool), hyper::Error> {
     let (head, mut incoming) = response.into_parts();
     let mut body = Vec::new();
     let mut is_whole = true;
@@ -336,9 +339,14 @@ async fn read(response: Response<Incoming>) -> Result<(Answer, bool), hyper::Err
     Ok((answer, is_whole))
 }
 
-fn tls(target: &Target, options: &Options) -> Result<Tls, ClientError> {
-    let name = ServerName::try_from(target.host.clone())
-        .map_err(|_| ClientError::Url("expected a host that a certificate can name".to_owned()))?;
+/// What the target's certificate must name.
+pub(crate) fn server_name(target: &Target) -> Result<ServerName<'static>, ClientError> {
+    ServerName::try_from(target.host.clone())
+        .map_err(|_| ClientError::Url("expected a host that a certificate can name".to_owned()))
+}
+
+pub(crate) fn tls(target: &Target, options: &Options) -> Result<Tls, ClientError> {
+    let name = server_name(target)?;
     let config =
         ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -349,7 +357,7 @@ fn tls(target: &Target, options: &Options) -> Result<Tls, ClientError> {
 }
 
 /// The machine's authorities and those of the file.
-fn roots(options: &Options) -> Result<RootCertStore, ClientError> {
+pub(crate) fn roots(options: &Options) -> Result<RootCertStore, ClientError> {
     let mut roots = RootCertStore::empty();
     // What cannot be read there is not trusted; only if nothing is left is that an error.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
