@@ -142,6 +142,20 @@ fn the_senders_rules_know_no_io() {
     assert_knows_only("sender", &["callback", "provider"], &IO);
 }
 
+/// It judges by answers alone: whoever could look into the database would judge only ours.
+#[test]
+fn the_doctor_knows_no_database_and_no_parser() {
+    let allowed = [
+        "callback::Kind",
+        "client",
+        "clock",
+        "config::settings::Secret",
+        "provider::Provider",
+        "sender",
+    ];
+    assert_knows_only("doctor", &allowed, &["rusqlite", "std::fs", "std::env", "provider::read"]);
+}
+
 #[test]
 fn the_reader_of_paths_sees_every_form() {
     let mut names = Vec::new();

@@ -150,14 +150,13 @@ pub fn junit(subject: &Subject, report: &Report, out: &mut dyn Write) -> io::Res
 }
 
 fn case(finding: &Finding) -> junit::Case {
-    let verdict = if finding.is_failure() {
+    let result = if finding.is_failure() {
         let message = format!("{}: {}", finding.severity.as_str(), finding.came_back);
-        Err((message, paragraph(WIDTH_MAX, finding)))
+        Err(junit::Failed { message, details: paragraph(WIDTH_MAX, finding) })
     } else {
         Ok(())
     };
-    let (name, seconds) = (finding.check.name.to_owned(), finding.took.as_secs_f64());
-    junit::Case { name, seconds, verdict }
+    junit::Case { name: finding.check.name.to_owned(), took: finding.took, result }
 }
 
 #[cfg(test)]

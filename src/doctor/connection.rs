@@ -99,7 +99,7 @@ enum Reuse {
 
 async fn reuse(visit: &Visit, body: Option<Bytes>) -> Reuse {
     let Some(body) = body else { return Reuse::NotUsed };
-    let body = || Pieces::whole(body.clone());
+    let body = || Pieces::whole(&body);
     let no_answer = |problem: String| visit.exchange(Err(problem), Duration::ZERO);
     let mut wire = match Wire::open(visit).await {
         Ok(wire) => wire,

@@ -81,7 +81,7 @@ pub async fn refusals(visit: &mut Visit, right: Outcome) -> Vec<Finding> {
     let none = visit.headers_with(None);
     let (wrong, empty) = (visit.headers_with(bearer(&made_up)), visit.headers_with(bearer("")));
     let basic = visit.headers_with(HeaderValue::from_str(&basic).ok());
-    let is_telling = matches!(right, Outcome::Answered(..400 | 401 | 403));
+    let is_telling = matches!(right, Outcome::Answered(..=399 | 401 | 403));
     let mut findings = Vec::new();
     for (check, callers) in
         [(&NO_TOKEN, vec![none]), (&WRONG_TOKEN, vec![wrong, empty]), (&OTHER_SCHEME, vec![basic])]

@@ -110,17 +110,17 @@ pub async fn examine(question: Question) -> Result<Report, ClientError> {
     let mut visit = Visit::new(question)?;
     let mut findings = tls::run(&visit).await?;
     if is_barred(&findings) {
-        return Ok(visit.report(findings, "the certificate must be good before a token is shown"));
+        return Ok(visit.report(&findings, "the certificate must be good before a token is shown"));
     }
     findings.push(answers::redirect(&mut visit).await);
     if is_barred(&findings) {
-        return Ok(visit.report(findings, "everything sent here is redirected"));
+        return Ok(visit.report(&findings, "everything sent here is redirected"));
     }
     let (right, outcome) = credentials::right_token(&mut visit).await;
     findings.push(right);
     findings.extend(credentials::refusals(&mut visit, outcome).await);
     if is_barred(&findings) {
-        return Ok(visit.report(findings, "the token was refused"));
+        return Ok(visit.report(&findings, "the token was refused"));
     }
     findings.push(credentials::lower_case_scheme(&mut visit).await);
     findings.extend(answers::probes(&mut visit).await);
@@ -128,7 +128,7 @@ pub async fn examine(question: Question) -> Result<Report, ClientError> {
     findings.extend(bodies::run(&mut visit).await);
     findings.extend(connection::run(&mut visit).await);
     findings.push(answers::answer_time(&visit));
-    Ok(visit.report(findings, "not reached"))
+    Ok(visit.report(&findings, "not reached"))
 }
 
 /// Whether nothing more can be told.

@@ -99,8 +99,8 @@ pub async fn run(visit: &Visit) -> Result<Vec<Finding>, ClientError> {
         findings.extend(others.map(|check| Finding::skipped(check, "the URL is not https")));
         return Ok(findings);
     }
-    let roots = client::roots(&visit.options())?;
-    let name = client::server_name(target)?;
+    let roots = client::roots(visit.question.ca_file.as_deref())?;
+    let name = target.server_name()?;
     let mut findings = vec![https(target)];
     match look(visit, &name).await? {
         Err(error) => {

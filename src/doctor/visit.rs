@@ -197,7 +197,9 @@ impl Visit {
         if String::from_utf8_lossy(&answer.body).contains(&*token) {
             return "(not shown: the answer repeats the token)".to_owned();
         }
-        line.chars().take(LINE_CHARS_MAX).collect()
+        // XML has no way to hold these two.
+        let is_character = |c: &char| !matches!(c, '\u{fffe}' | '\u{ffff}');
+        line.chars().filter(is_character).take(LINE_CHARS_MAX).collect()
     }
 
     /// What the platform makes of an outcome that is always the same.
@@ -228,7 +230,7 @@ impl Visit {
     }
 
     /// Everything found out, in the order of [`CHECKS`]; what is missing was skipped for `reason`.
-    pub fn report(self, findings: Vec<Finding>, reason: &str) -> Report {
+    pub fn report(self, findings: &[Finding], reason: &str) -> Report {
         let mut findings: Vec<Finding> = CHECKS
             .iter()
             .map(|check| {

@@ -125,8 +125,8 @@ pub struct Pieces {
 
 impl Pieces {
     /// All of it at once.
-    pub fn whole(body: Bytes) -> Self {
-        Self::slow(&body, 1, Duration::ZERO)
+    pub fn whole(body: &Bytes) -> Self {
+        Self::slow(body, 1, Duration::ZERO)
     }
 
     /// In so many pieces.
