@@ -101,11 +101,14 @@ fn examine(url: &str, provider: &str, more: &[&str]) -> Verdict {
     Verdict::of(command.args(more).output().unwrap())
 }
 
+/// What a receiver does instead of the right thing, if it does.
+type Fault = dyn Fn(&Post, &Memory) -> Option<Reply> + Send + Sync;
+
 /// A receiver written by hand.
 #[derive(Clone)]
 struct Animal {
-    /// What it does instead of the right thing, if it does.
-    fault: Arc<dyn Fn(&Post, &Memory) -> Option<Reply> + Send + Sync>,
+    /// What is wrong with it.
+    fault: Arc<Fault>,
     /// What it allows between two bytes of a body; what it says then, or nothing.
     body_pause_max: (Duration, Option<u16>),
     /// How long it keeps an idle connection.
