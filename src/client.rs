@@ -5,7 +5,7 @@
 //! from the environment. Connecting and answering each have a time limit, what is kept of an answer
 //! has a size limit, and what is sent never becomes part of an error.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +125,15 @@ impl Target {
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         })
     }
+
+    /// Whom the certificate must name.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`].
+    pub fn server_name(&self) -> Result<ServerName<'static>, ClientError> {
+        ServerName::try_from(self.host.clone())
+            .map_err(|_| ClientError::Url("expected a host that a certificate can name".to_owned()))
+    }
 }
 
 /// What the server said.
@@ -164,9 +173,12 @@ pub struct Client {
     open: Option<SendRequest<Full<Bytes>>>,
 }
 
-struct Tls {
-    connector: TlsConnector,
-    name: ServerName<'static>,
+/// What a TLS handshake with the target takes.
+pub(crate) struct Tls {
+    /// Trusts the machine's authorities and those of the file.
+    pub connector: TlsConnector,
+    /// Whom the certificate must name.
+    pub name: ServerName<'static>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -319,7 +331,7 @@ where
 }
 
 /// The answer, and whether it was read to its end.
-async fn read(response: Response<Incoming>) -> Result<(Answer, bool), hyper::Error> {
+pub(crate) async fn read(response: Response<Incoming>) -> Result<(Answer, bool), hyper::Error> {
     let (head, mut incoming) = response.into_parts();
     let mut body = Vec::new();
     let mut is_whole = true;
@@ -336,24 +348,29 @@ async fn read(response: Response<Incoming>) -> Result<(Answer, bool), hyper::Err
     Ok((answer, is_whole))
 }
 
-fn tls(target: &Target, options: &Options) -> Result<Tls, ClientError> {
-    let name = ServerName::try_from(target.host.clone())
-        .map_err(|_| ClientError::Url("expected a host that a certificate can name".to_owned()))?;
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ClientError::Trust(error.to_string()))?
-            .with_root_certificates(roots(options)?)
-            .with_no_client_auth();
-    Ok(Tls { connector: TlsConnector::from(Arc::new(config)), name })
+pub(crate) fn tls(target: &Target, options: &Options) -> Result<Tls, ClientError> {
+    let config = tls_config(options.ca_file.as_deref())?;
+    Ok(Tls { connector: TlsConnector::from(Arc::new(config)), name: target.server_name()? })
+}
+
+/// What to check a server's certificate with: the authorities of this machine and of `ca_file`.
+///
+/// # Errors
+/// [`ClientError::Trust`] if that file cannot be used, or there is nothing to check with.
+pub fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
+    Ok(ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ClientError::Trust(error.to_string()))?
+        .with_root_certificates(roots(ca_file)?)
+        .with_no_client_auth())
 }
 
 /// The machine's authorities and those of the file.
-fn roots(options: &Options) -> Result<RootCertStore, ClientError> {
+pub(crate) fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ClientError> {
     let mut roots = RootCertStore::empty();
     // What cannot be read there is not trusted; only if nothing is left is that an error.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &options.ca_file {
+    if let Some(path) = ca_file {
         let wrong = |problem: &dyn std::fmt::Display| {
             ClientError::Trust(format!("failed to read {}: {problem}", path.display()))
         };

@@ -55,6 +55,7 @@
 //! | [`replay`] | fixtures to settled notifications in memory, for tests and `receiptd replay` | |
 //! | [`sender`] | how each platform behaves: limits, retries, what an answer costs | I/O, the clock |
 //! | [`simulate`] | is such a sender: lives of messages by chance, sent over sockets, and the truth about them | how the receiver merges |
+//! | [`doctor`] | what a sender would lose at a receiver, any receiver, and how to mend it | what a receiver keeps |
 //! | [`config`] | defaults < file < environment < flags, all problems at once; the only place that reads the environment | |
 //! | [`telemetry`] | logs and metrics | |
 //! | [`cli`] | one file a command; the only room that prints | |
@@ -183,6 +184,8 @@ pub mod replay;
 pub mod sender;
 
 pub mod simulate;
+
+pub mod doctor;
 
 pub mod config;
 

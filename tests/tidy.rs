@@ -166,6 +166,20 @@ fn the_lives_of_messages_know_no_reader_and_no_merge() {
     }
 }
 
+/// It judges by answers alone: whoever could look into the database would judge only ours.
+#[test]
+fn the_doctor_knows_no_database_and_no_parser() {
+    let allowed = [
+        "callback::Kind",
+        "client",
+        "clock",
+        "config::settings::Secret",
+        "provider::Provider",
+        "sender",
+    ];
+    assert_knows_only("doctor", &allowed, &["rusqlite", "std::fs", "std::env", "provider::read"]);
+}
+
 #[test]
 fn the_reader_of_paths_sees_every_form() {
     let mut names = Vec::new();

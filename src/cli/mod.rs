@@ -27,6 +27,10 @@ pub mod replay;
 mod replay_files;
 mod replay_post;
 
+pub mod doctor;
+mod doctor_show;
+mod junit;
+
 pub mod prune;
 
 mod progress;
@@ -189,6 +193,7 @@ enum Command {
     Unrecognised(unrecognised::Args),
     Stats(stats::Args),
     Replay(replay::Args),
+    Doctor(doctor::Args),
     Rebuild(rebuild::Args),
     CheckDb(check_db::Args),
     Backup(backup::Args),
@@ -211,6 +216,7 @@ impl Command {
             Self::Unrecognised(args) => unrecognised::run(args, out),
             Self::Stats(args) => stats::run(args, out),
             Self::Replay(args) => replay::run(args, &env, out),
+            Self::Doctor(args) => doctor::run(args, &env, out),
             Self::Rebuild(args) => rebuild::run(args, &env, out),
             Self::CheckDb(args) => check_db::run(args, &env, out),
             Self::Backup(args) => backup::run(args, &env, out),
