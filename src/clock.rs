@@ -23,15 +23,18 @@ pub struct Timestamp(jiff::Timestamp);
 #[error("expected an RFC 3339 timestamp such as 2026-11-22T10:00:00.000000Z")]
 pub struct NotATimestamp;
 
+/// 0000-01-01T00:00:00Z in microseconds of Unix time: an earlier year has a sign, and its text
+/// neither the width nor the order of the others.
+const MICROS_MIN: i64 = -62_167_219_200_000_000;
+
+/// 9999-12-30T22:00:00Z in microseconds of Unix time: the last that jiff takes as such.
+const MICROS_MAX: i64 = 253_402_207_200_000_000;
+
 impl Timestamp {
     /// The instant `micros` microseconds after 1970-01-01T00:00:00Z; out of range it is clamped.
     pub fn from_unix_micros(micros: i64) -> Self {
-        let clamped = jiff::Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 {
-            jiff::Timestamp::MIN
-        } else {
-            jiff::Timestamp::MAX
-        });
-        Self(clamped)
+        let clamped = micros.clamp(MICROS_MIN, MICROS_MAX);
+        Self(jiff::Timestamp::from_microsecond(clamped).expect("both ends are in range"))
     }
 
     /// Microseconds since 1970-01-01T00:00:00Z.
@@ -95,7 +98,9 @@ impl FromStr for Timestamp {
             return Err(NotATimestamp);
         }
         let micros = instant.as_nanosecond().div_euclid(1_000);
-        Ok(Self::from_unix_micros(i64::try_from(micros).map_err(|_| NotATimestamp)?))
+        let micros = i64::try_from(micros).map_err(|_| NotATimestamp)?;
+        // Not clamped: what cannot be told exactly is not told at all.
+        jiff::Timestamp::from_microsecond(micros).map(Self).map_err(|_| NotATimestamp)
     }
 }
 
@@ -126,7 +131,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.by_hand {
             Some(micros) => Timestamp::from_unix_micros(micros.load(Ordering::Relaxed)),
-            None => Timestamp(jiff::Timestamp::now()),
+            None => Timestamp::from_unix_micros(jiff::Timestamp::now().as_microsecond()),
         }
     }
 
@@ -158,8 +163,29 @@ mod tests {
     }
 
     #[test]
+    fn an_instant_out_of_range_is_the_nearest_that_has_a_text_of_the_one_width() {
+        for (instant, expected) in [
+            (Timestamp::from_unix_micros(i64::MIN), "0000-01-01T00:00:00.000000Z"),
+            (Timestamp::from_unix_micros(0).plus_seconds(i64::MIN), "0000-01-01T00:00:00.000000Z"),
+            (Timestamp::from_unix_micros(i64::MAX), "9999-12-30T22:00:00.000000Z"),
+        ] {
+            assert_eq!(instant.to_string(), expected);
+            assert_eq!(expected.parse(), Ok(instant));
+        }
+    }
+
+    #[test]
+    fn no_clock_tells_less_than_a_microsecond() {
+        let now = Clock::system().now();
+        assert_eq!(now.to_string().parse(), Ok(now));
+    }
+
+    #[test]
     fn what_is_not_a_timestamp_is_refused() {
         for text in ["", "yesterday", "2017-05-14", "1494764130", "2017-13-14T12:15:30Z", "é"] {
+            assert_eq!(text.parse::<Timestamp>(), Err(NotATimestamp), "{text}");
+        }
+        for text in ["9999-12-30T22:00:00.5Z", "9999-12-31T00:00:00Z", "-000001-12-31T00:00:00Z"] {
             assert_eq!(text.parse::<Timestamp>(), Err(NotATimestamp), "{text}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -28,11 +29,11 @@ pub struct PageFlags {
     ///
     /// A timestamp (2026-11-22T10:00:00Z), a day (2026-11-22, its beginning in UTC) or how long
     /// ago (90s, 15m, 2h, 7d).
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    #[arg(long, value_name = "TIME")]
     pub since: Option<Moment>,
 
     /// Only what first arrived before; in the same forms as --since
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    #[arg(long, value_name = "TIME")]
     pub until: Option<Moment>,
 
     /// At most this many rows [default: 50 in a table, otherwise all]
@@ -60,7 +61,8 @@ pub enum Moment {
 }
 
 impl Moment {
-    fn at(self, now: Timestamp) -> Timestamp {
+    /// The instant it names, if it is `now`.
+    pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(time) => time,
             Self::Ago(seconds) => now.plus_seconds(-seconds),
@@ -68,26 +70,32 @@ impl Moment {
     }
 }
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
-    let day = || format!("{text}T00:00:00Z").parse();
-    if let Ok(time) = text.parse().or_else(|_| day()) {
-        return Ok(Moment::At(time));
-    }
-    let ago = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 60 * 60,
-            "d" => 24 * 60 * 60,
-            _ => return None,
+/// The text is no point in time in any form we accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a timestamp (2026-11-22T10:00:00Z), a day (2026-11-22) or how long ago (2h, 7d)")]
+pub struct NotAMoment;
+
+impl FromStr for Moment {
+    type Err = NotAMoment;
+
+    fn from_str(text: &str) -> Result<Self, NotAMoment> {
+        let day = || format!("{text}T00:00:00Z").parse();
+        if let Ok(time) = text.parse().or_else(|_| day()) {
+            return Ok(Self::At(time));
+        }
+        let ago = || {
+            let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+            let seconds = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 60 * 60,
+                "d" => 24 * 60 * 60,
+                _ => return None,
+            };
+            number.parse::<u32>().ok().map(|number| Self::Ago(i64::from(number) * seconds))
         };
-        number.parse::<u32>().ok().map(|number| Moment::Ago(i64::from(number) * seconds))
-    };
-    ago().ok_or_else(|| {
-        "expected a timestamp (2026-11-22T10:00:00Z), a day (2026-11-22) or how long ago (2h, 7d)"
-            .to_owned()
-    })
+        ago().ok_or(NotAMoment)
+    }
 }
 
 impl PageFlags {
@@ -176,10 +184,10 @@ mod tests {
             ("2h", "2026-11-22T08:00:00.000000Z"),
             ("7d", "2026-11-15T10:00:00.000000Z"),
         ] {
-            assert_eq!(parse_moment(text).unwrap().at(now).to_string(), expected, "{text}");
+            assert_eq!(text.parse::<Moment>().unwrap().at(now).to_string(), expected, "{text}");
         }
         for text in ["", "h", "yesterday", "2026-11", "-2h", "2 h", "7é", "99999999999d"] {
-            assert!(parse_moment(text).is_err(), "{text}");
+            assert!(text.parse::<Moment>().is_err(), "{text}");
         }
     }
 }

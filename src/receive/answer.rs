@@ -127,4 +127,50 @@ mod tests {
         let body = Answer::Kept.respond(false).into_body().boxed();
         assert!(body.is_end_stream());
     }
+
+    /// The whole table, as the sender sees it: code, body, the headers beside it, and whether the
+    /// connection ends.
+    #[tokio::test]
+    async fn every_answer_has_its_code_its_body_and_its_headers() {
+        use http_body_util::BodyExt as _;
+        let bearer = HeaderValue::from_static("Bearer");
+        for (answer, status, text, header, is_last) in [
+            (Answer::Kept, 204, "", None, false),
+            (
+                Answer::Unauthenticated(bearer),
+                401,
+                "unauthenticated\n",
+                Some((WWW_AUTHENTICATE, "Bearer")),
+                false,
+            ),
+            (Answer::UnknownPath, 404, "no source has this path\n", None, false),
+            (Answer::WrongMethod, 405, "callbacks are posted\n", Some((ALLOW, "POST")), false),
+            (Answer::TooLarge, 413, "the body is too large\n", None, true),
+            (Answer::TooSlow, 408, "the request took too long\n", None, true),
+            (Answer::Malformed, 400, "malformed request\n", None, true),
+            (
+                Answer::Unavailable,
+                503,
+                "not kept; send it again\n",
+                Some((RETRY_AFTER, "5")),
+                false,
+            ),
+        ] {
+            assert_eq!(answer.reason(), text.trim_end());
+            for closing in [false, true] {
+                let response = answer.respond(closing);
+                assert_eq!(response.status(), status, "{answer:?}");
+                let close = (closing || is_last).then_some((CONNECTION, "close"));
+                let expected: Vec<_> = header.clone().into_iter().chain(close).collect();
+                let headers: Vec<_> = response
+                    .headers()
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.to_str().unwrap()))
+                    .collect();
+                assert_eq!(headers, expected, "{answer:?}");
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(body, text, "{answer:?}");
+            }
+        }
+    }
 }

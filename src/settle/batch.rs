@@ -375,4 +375,104 @@ mod tests {
         assert_eq!(count("SELECT count(*) FROM notification"), 2);
         assert_eq!(count("SELECT seq FROM unrecognised"), 2);
     }
+
+    /// A callback of a source that stands in `dialects`.
+    fn callback(seq: i64, source: &Arc<str>, body: &str) -> Callback {
+        let received_at = Timestamp::from_unix_micros(seq);
+        Callback { seq, source: Arc::clone(source), received_at, body: body.into() }
+    }
+
+    /// Two of everything that is counted, from two sources.
+    fn two_of_everything(gc: &Arc<str>, ajo: &Arc<str>) -> Vec<Callback> {
+        let bodies = [
+            r#"{"id": "a", "status": "new-word", "notification_type": "sms"}"#,
+            r#"{"id": "b", "status": "newer", "notification_type": "sms"}"#,
+            r#"{"id": "c", "status": "sent", "notification_type": "sms"}"#,
+            r#"{"id": "c", "status": "sent", "notification_type": "sms"}"#,
+            r#"{"id": "c", "status": "sent", "notification_type": "sms"}"#,
+            r#"{"id": "m", "source_number": "1"}"#,
+            r#"{"id": "m", "source_number": "2"}"#,
+            r#"{"notification_id": "a", "complaint_id": "1"}"#,
+            r#"{"notification_id": "a", "complaint_id": "2"}"#,
+            "[]",
+            "nothing",
+        ];
+        let event = r#"{"messageExecution": {"messageProfileID": "p"},
+            "messageDeliveryFeedback": {"feedbackStatus": "sent"}}"#;
+        let mut callbacks: Vec<_> =
+            (1..).zip(bodies).map(|(seq, body)| callback(seq, gc, body)).collect();
+        callbacks.extend([20, 21].map(|seq| callback(seq, ajo, event)));
+        callbacks
+    }
+
+    fn expected_tally(gc: &Arc<str>, ajo: &Arc<str>) -> Tally {
+        let gc = || Arc::clone(gc);
+        let ajo = || Arc::clone(ajo);
+        Tally {
+            events: BTreeMap::from([
+                ((gc(), Kind::Receipt), 5),
+                ((gc(), Kind::ReceivedMessage), 2),
+                ((gc(), Kind::Complaint), 2),
+                ((ajo(), Kind::Receipt), 2),
+            ]),
+            duplicates: BTreeMap::from([(gc(), 2), (ajo(), 1)]),
+            unrecognised: BTreeMap::from([(gc(), 2)]),
+            unknown_statuses: BTreeMap::from([(gc(), 2)]),
+            panics: 0,
+        }
+    }
+
+    fn sources() -> (Arc<str>, Arc<str>, HashMap<Arc<str>, Dialect>) {
+        let (gc, ajo): (Arc<str>, Arc<str>) = (Arc::from("gc"), Arc::from("ajo"));
+        let dialects = HashMap::from([
+            (Arc::clone(&gc), Dialect::from(Provider::GcNotify)),
+            (Arc::clone(&ajo), Dialect::from(Provider::Ajo)),
+        ]);
+        (gc, ajo, dialects)
+    }
+
+    #[test]
+    fn a_batch_counts_each_event_once_by_its_source() {
+        let (gc, ajo, dialects) = sources();
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let tally = settle(&connection, &two_of_everything(&gc, &ajo), &dialects).unwrap();
+        assert_eq!(tally, expected_tally(&gc, &ajo));
+    }
+
+    #[test]
+    fn a_batch_that_is_settled_one_by_one_counts_the_same_and_the_panics_beside() {
+        let (gc, ajo, dialects) = sources();
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let mut callbacks = two_of_everything(&gc, &ajo);
+        callbacks.extend([30, 31].map(|seq| callback(seq, &gc, "boom")));
+        let tally = settle_guarded(&connection, &callbacks, &dialects, panics_on_boom).unwrap();
+        let mut expected = expected_tally(&gc, &ajo);
+        expected.panics = 2;
+        expected.unrecognised.insert(gc, 4);
+        assert_eq!(tally, expected);
+    }
+
+    #[test]
+    fn of_two_received_messages_with_one_id_the_larger_fingerprint_stays_first_received_when_heard()
+    {
+        let (gc, _, dialects) = sources();
+        let bodies = [1, 2, 3].map(|n| format!(r#"{{"id": "m", "source_number": "{n}"}}"#));
+        let largest = bodies.iter().max_by_key(|body| Fingerprint::of(body.as_bytes())).unwrap();
+        let number = largest.split('"').nth(7).unwrap();
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+            let mut callbacks: Vec<_> =
+                (5..).zip(order).map(|(seq, place)| callback(seq, &gc, &bodies[place])).collect();
+            // A repeat changes nothing, not even if the clock was set back meanwhile.
+            callbacks.push(Callback {
+                received_at: Timestamp::from_unix_micros(1),
+                ..callback(9, &gc, largest)
+            });
+            settle(&connection, &callbacks, &dialects).unwrap();
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let sql = "SELECT source_number, received_at FROM message_row";
+            let kept: (String, String) = connection.query_row(sql, [], read).unwrap();
+            assert_eq!(kept, (number.to_owned(), Timestamp::from_unix_micros(5).to_string()));
+        }
+    }
 }
