@@ -5,7 +5,7 @@
 //! from the environment. Connecting and answering each have a time limit, what is kept of an answer
 //! has a size limit, and what is sent never becomes part of an error.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +124,15 @@ impl Target {
             authority: authority.as_str().to_owned(),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         })
+    }
+
+    /// Whom the certificate must name.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`].
+    pub fn server_name(&self) -> Result<ServerName<'static>, ClientError> {
+        ServerName::try_from(self.host.clone())
+            .map_err(|_| ClientError::Url("expected a host that a certificate can name".to_owned()))
     }
 }
 
@@ -337,23 +346,28 @@ async fn read(response: Response<Incoming>) -> Result<(Answer, bool), hyper::Err
 }
 
 fn tls(target: &Target, options: &Options) -> Result<Tls, ClientError> {
-    let name = ServerName::try_from(target.host.clone())
-        .map_err(|_| ClientError::Url("expected a host that a certificate can name".to_owned()))?;
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ClientError::Trust(error.to_string()))?
-            .with_root_certificates(roots(options)?)
-            .with_no_client_auth();
-    Ok(Tls { connector: TlsConnector::from(Arc::new(config)), name })
+    let config = tls_config(options.ca_file.as_deref())?;
+    Ok(Tls { connector: TlsConnector::from(Arc::new(config)), name: target.server_name()? })
+}
+
+/// What to check a server's certificate with: the authorities of this machine and of `ca_file`.
+///
+/// # Errors
+/// [`ClientError::Trust`] if that file cannot be used, or there is nothing to check with.
+pub fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
+    Ok(ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ClientError::Trust(error.to_string()))?
+        .with_root_certificates(roots(ca_file)?)
+        .with_no_client_auth())
 }
 
 /// The machine's authorities and those of the file.
-fn roots(options: &Options) -> Result<RootCertStore, ClientError> {
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ClientError> {
     let mut roots = RootCertStore::empty();
     // What cannot be read there is not trusted; only if nothing is left is that an error.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &options.ca_file {
+    if let Some(path) = ca_file {
         let wrong = |problem: &dyn std::fmt::Display| {
             ClientError::Trust(format!("failed to read {}: {problem}", path.display()))
         };

@@ -27,6 +27,13 @@ pub mod replay;
 mod replay_files;
 mod replay_post;
 
+pub mod simulate;
+mod simulate_probe;
+mod simulate_report;
+mod simulate_verify;
+
+pub mod junit;
+
 pub mod prune;
 
 mod progress;
@@ -189,6 +196,7 @@ enum Command {
     Unrecognised(unrecognised::Args),
     Stats(stats::Args),
     Replay(replay::Args),
+    Simulate(simulate::Args),
     Rebuild(rebuild::Args),
     CheckDb(check_db::Args),
     Backup(backup::Args),
@@ -211,6 +219,7 @@ impl Command {
             Self::Unrecognised(args) => unrecognised::run(args, out),
             Self::Stats(args) => stats::run(args, out),
             Self::Replay(args) => replay::run(args, &env, out),
+            Self::Simulate(args) => simulate::run(args, &env, out),
             Self::Rebuild(args) => rebuild::run(args, &env, out),
             Self::CheckDb(args) => check_db::run(args, &env, out),
             Self::Backup(args) => backup::run(args, &env, out),

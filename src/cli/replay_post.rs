@@ -86,7 +86,7 @@ fn headers(token_file: Option<&Path>, env: &[(String, String)]) -> Result<Header
 }
 
 /// Never from the arguments, which every process of the machine can read.
-fn token(file: Option<&Path>, env: &[(String, String)]) -> Result<Vec<u8>, Failure> {
+pub(super) fn token(file: Option<&Path>, env: &[(String, String)]) -> Result<Vec<u8>, Failure> {
     let token = match file {
         None => config::client_bearer(env).map(|secret| secret.0),
         Some(path) => {
