@@ -147,9 +147,10 @@ pub enum Format {
     Json,
 }
 
+/// Bounded so that no time comes out longer than a clock can hold.
 fn above_zero(text: &str) -> Result<f64, &'static str> {
-    let number: Option<f64> = text.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
-    number.ok_or("expected a number over 0")
+    let number = text.parse().ok().filter(|n: &f64| (0.001..=1_000_000.0).contains(n));
+    number.ok_or("expected a number over 0: from 0.001 to 1,000,000")
 }
 
 fn duration(text: &str) -> Result<Duration, &'static str> {
