@@ -34,7 +34,7 @@ fn path(flags: &ConfigFlags) -> Result<PathBuf, Failure> {
     setup::settings(flags, &config::environment()).map(|settings| settings.store.path)
 }
 
-fn must_exist(path: &Path) -> Result<(), Failure> {
+pub(super) fn must_exist(path: &Path) -> Result<(), Failure> {
     match std::fs::metadata(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -48,7 +48,7 @@ fn must_exist(path: &Path) -> Result<(), Failure> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
-fn not_opened(error: OpenError) -> Failure {
+pub(super) fn not_opened(error: OpenError) -> Failure {
     let failure = Failure::new(Failure::IO, error.to_string());
     match &error {
         OpenError::Foreign { .. } => {

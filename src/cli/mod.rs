@@ -29,6 +29,12 @@ mod replay_post;
 
 pub mod doctor;
 mod doctor_show;
+
+pub mod simulate;
+mod simulate_probe;
+mod simulate_report;
+mod simulate_verify;
+
 mod junit;
 
 pub mod prune;
@@ -194,6 +200,7 @@ enum Command {
     Stats(stats::Args),
     Replay(replay::Args),
     Doctor(doctor::Args),
+    Simulate(simulate::Args),
     Rebuild(rebuild::Args),
     CheckDb(check_db::Args),
     Backup(backup::Args),
@@ -217,6 +224,7 @@ impl Command {
             Self::Stats(args) => stats::run(args, out),
             Self::Replay(args) => replay::run(args, &env, out),
             Self::Doctor(args) => doctor::run(args, &env, out),
+            Self::Simulate(args) => simulate::run(args, &env, out),
             Self::Rebuild(args) => rebuild::run(args, &env, out),
             Self::CheckDb(args) => check_db::run(args, &env, out),
             Self::Backup(args) => backup::run(args, &env, out),

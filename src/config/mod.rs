@@ -58,6 +58,9 @@ const CONFIG_VARIABLE: &str = "RECEIPTD_CONFIG";
 /// Holds the bearer of a client command (`replay --to`); no setting of the receiver.
 const TOKEN_VARIABLE: &str = "RECEIPTD_TOKEN";
 
+/// Names the bearer that `simulate` presents where it verifies.
+const VERIFY_TOKEN_VARIABLE: &str = "RECEIPTD_VERIFY_TOKEN";
+
 /// The embedded `config/receiptd.toml`: every setting with its default, its unit and its reason.
 pub const DEFAULTS: &str = document::DEFAULTS;
 
@@ -186,6 +189,11 @@ pub fn program() -> String {
 /// The bearer a client command presents, if `RECEIPTD_TOKEN` holds one.
 pub fn client_bearer(env: &[(String, String)]) -> Option<Secret> {
     variable(env, TOKEN_VARIABLE).map(|text| Secret(text.as_bytes().to_vec()))
+}
+
+/// The bearer `simulate --verify-url` asks with, if `RECEIPTD_VERIFY_TOKEN` holds one.
+pub fn verify_bearer(env: &[(String, String)]) -> Option<Secret> {
+    variable(env, VERIFY_TOKEN_VARIABLE).map(|text| Secret(text.as_bytes().to_vec()))
 }
 
 /// A variable that is set and not empty.

@@ -26,9 +26,10 @@ const DB: &str = "RECEIPTD_DB";
 const SOURCE: &str = "RECEIPTD_SOURCE";
 const TOKEN_SHA256: &str = "RECEIPTD_TOKEN_SHA256";
 
-/// Variables with a meaning of their own elsewhere: the configuration file's name, and the bearer
-/// of a client command.
-const ELSEWHERE: [&str; 2] = [super::CONFIG_VARIABLE, super::TOKEN_VARIABLE];
+/// Variables with a meaning of their own elsewhere: the configuration file's name, and the bearers
+/// of client commands.
+const ELSEWHERE: [&str; 3] =
+    [super::CONFIG_VARIABLE, super::TOKEN_VARIABLE, super::VERIFY_TOKEN_VARIABLE];
 
 /// What a layer says beside single keys: whole sources, and tokens for the one source there is.
 /// A later layer's take the place of an earlier one's; the file's sources stay either way.

@@ -6,7 +6,9 @@
 //! be held against it without asking how the receiver merges.
 //!
 //! [`scenario`] is where to start: it draws a story ([`notify`], [`ajo`]), from which both the
-//! bodies and the truth are written, never one from the other.
+//! bodies and the truth are written, never one from the other. [`engine`] sends what falls due
+//! ([`schedule`]) as the platform would and comes to a [`report`]; [`verify`] holds what the receiver
+//! came to against the truth.
 
 pub mod scenario;
 
@@ -29,3 +31,19 @@ mod ajo;
 mod ajo_body;
 
 mod json;
+
+pub mod schedule;
+
+pub mod engine;
+
+pub mod worker;
+
+pub mod connection;
+
+pub mod request;
+
+pub mod http;
+
+pub mod report;
+
+pub mod verify;

@@ -10,7 +10,7 @@ use super::state_tables;
 
 /// Columns whose values may be an address, a number or a text of a person; a difference only says
 /// that there is one.
-const PERSONAL: [&str; 4] = ["recipient", "source_number", "destination_number", "message"];
+pub const PERSONAL: [&str; 4] = ["recipient", "source_number", "destination_number", "message"];
 
 /// A table that settling fills.
 #[derive(Clone, Debug, PartialEq, Eq)]
