@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod options;
+mod outages;
 mod report;
 
 use options::Options;
@@ -40,7 +41,14 @@ pub struct Promise {
     pub run: fn(rounds: u32, seed: u64) -> Found,
 }
 
-const PROMISES: &[Promise] = &[];
+const PROMISES: &[Promise] = &[Promise {
+    name: "outages",
+    number: 5,
+    claim: "An outage shorter than the sender's retry window loses nothing",
+    needs_root: false,
+    rounds: (10_000, 200),
+    run: outages::run,
+}];
 
 fn main() -> ExitCode {
     let options = Options::parse();
