@@ -21,6 +21,9 @@ use clap::Parser as _;
 mod options;
 mod outages;
 mod report;
+mod stop;
+#[path = "../support/mod.rs"]
+mod support;
 
 use options::Options;
 use report::{Found, Report, Verdict};
@@ -41,14 +44,7 @@ pub struct Promise {
     pub run: fn(rounds: u32, seed: u64) -> Found,
 }
 
-const PROMISES: &[Promise] = &[Promise {
-    name: "outages",
-    number: 5,
-    claim: "An outage shorter than the sender's retry window loses nothing",
-    needs_root: false,
-    rounds: (10_000, 200),
-    run: outages::run,
-}];
+const PROMISES: &[Promise] = &[outages::PROMISE, stop::PROMISE];
 
 fn main() -> ExitCode {
     let options = Options::parse();

@@ -19,6 +19,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use receiptd::callback::Kind;
 use receiptd::sender::{Loss, Next, Outcome, Platform};
 
+use super::Promise;
 use super::report::{Control, Found};
 
 mod news;
@@ -26,6 +27,16 @@ mod place;
 
 use news::{Queued, Truth, instant, message};
 use place::{Place, SOURCE};
+
+/// What is promised.
+pub const PROMISE: Promise = Promise {
+    name: "outages",
+    number: 5,
+    claim: "An outage shorter than the sender's retry window loses nothing",
+    needs_root: false,
+    rounds: (10_000, 200),
+    run,
+};
 
 /// Platforms that try again. Adobe does not say that it does, so no outage is short enough there;
 /// VA Notify's signed callbacks are retried as its others are.
@@ -92,8 +103,7 @@ enum Step {
     StartFull,
 }
 
-/// Tries it.
-pub fn run(rounds: u32, seed: u64) -> Found {
+fn run(rounds: u32, seed: u64) -> Found {
     let seen = Mutex::new(Seen::default());
     let next = AtomicU32::new(0);
     let lives = rounds.div_ceil(OUTAGES_A_LIFE);

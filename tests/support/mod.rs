@@ -373,11 +373,15 @@ impl Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: Box::new(socket.try_clone().unwrap()), socket, read: Vec::new() }
+        Self::try_connect(address).unwrap()
+    }
+
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: Box::new(socket.try_clone()?), socket, read: Vec::new() })
     }
 
     /// The same connection, seen through `wrap` (TLS, say).
@@ -541,6 +545,11 @@ impl Chance {
         {
             eprintln!("RECEIPTD_TEST_SEED={seed}");
         }
+        Self(seed)
+    }
+
+    /// The sequence of that seed.
+    pub fn of_seed(seed: u64) -> Self {
         Self(seed)
     }
 
