@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod bad_input;
 mod options;
 mod outages;
 mod report;
@@ -44,7 +45,7 @@ pub struct Promise {
     pub run: fn(rounds: u32, seed: u64) -> Found,
 }
 
-const PROMISES: &[Promise] = &[outages::PROMISE, stop::PROMISE];
+const PROMISES: &[Promise] = &[outages::PROMISE, stop::PROMISE, bad_input::PROMISE];
 
 fn main() -> ExitCode {
     let options = Options::parse();

@@ -14,16 +14,15 @@ pub fn edges() -> Vec<Vec<u8>> {
         format!("{line}\r\n{headers}{auth}content-length: {length}\r\n\r\n{body}").into_bytes()
     };
     let usual = format!("POST {PATH} HTTP/1.1");
-    let mut edges: Vec<Vec<u8>> = LINES
-        .iter()
-        .map(|line| with(&line.replace("PATH", PATH), "host: a\r\n"))
-        .collect();
+    let mut edges: Vec<Vec<u8>> =
+        LINES.iter().map(|line| with(&line.replace("PATH", PATH), "host: a\r\n")).collect();
     edges.extend(HEADERS.iter().map(|headers| with(&usual, headers)));
     edges.extend(LENGTHS.iter().map(|lengths| {
         format!("{usual}\r\nhost: a\r\n{auth}{lengths}\r\n\r\n{body}").into_bytes()
     }));
     edges.extend(CHUNKS.iter().map(|chunks| {
-        format!("{usual}\r\nhost: a\r\n{auth}transfer-encoding: chunked\r\n\r\n{chunks}").into_bytes()
+        format!("{usual}\r\nhost: a\r\n{auth}transfer-encoding: chunked\r\n\r\n{chunks}")
+            .into_bytes()
     }));
     edges.extend(GARBAGE.iter().map(|garbage| garbage.to_vec()));
     edges.push(with(&usual, &format!("host: a\r\nx: {}\r\n", "y".repeat(60_000))));
