@@ -19,9 +19,13 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod bad_input;
+mod hostile;
+mod leaks;
 mod options;
 mod outages;
+mod pruned;
 mod report;
+mod scan;
 mod stop;
 #[path = "../support/mod.rs"]
 mod support;
@@ -45,7 +49,14 @@ pub struct Promise {
     pub run: fn(rounds: u32, seed: u64) -> Found,
 }
 
-const PROMISES: &[Promise] = &[outages::PROMISE, stop::PROMISE, bad_input::PROMISE];
+const PROMISES: &[Promise] = &[
+    outages::PROMISE,
+    stop::PROMISE,
+    bad_input::PROMISE,
+    hostile::PROMISE,
+    leaks::PROMISE,
+    pruned::PROMISE,
+];
 
 fn main() -> ExitCode {
     let options = Options::parse();
