@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::ledger::Ledger;
-use super::place::Place;
+use super::place::{Place, ask, exit_code};
 use super::sender;
 use super::support::Receiptd;
 
@@ -192,17 +192,19 @@ impl Round {
         if let Err(why) = sender::finish(ledger, receiver.callbacks) {
             self.problems.push(why);
         }
-        let settled = receiver.admin("/settled?wait=20s").status;
-        if settled != 204 {
-            self.problems.push(format!("/settled answers {settled} on a healthy receiver"));
+        let settled = ask(receiver.admin, "/settled?wait=15s");
+        if settled != Some(204) {
+            self.problems.push(format!("/settled answers {settled:?} on a healthy receiver"));
         }
         self.compare(place, ledger, "after the restart");
         self.problems.extend(wrong_states(&place.state(), ledger));
         receiver.signal(rustix::process::Signal::TERM);
-        let code = receiver.wait(Duration::from_secs(20));
-        if code != Some(0) {
-            self.problems.push(format!("a healthy receiver ended with {code:?}"));
+        match exit_code(&mut receiver) {
+            Ok(Some(0)) => {}
+            Ok(code) => self.problems.push(format!("a healthy receiver ended with {code:?}")),
+            Err(why) => self.problems.push(why),
         }
+        drop(receiver);
         if let Err(why) = place.check_db() {
             self.corrupt += u64::from(why.contains("damaged"));
             self.problems.push(why);

@@ -254,12 +254,13 @@ impl Kill<'_> {
         let mut prune = self.place.spawn(&["prune", "--bodies-only", "--older-than", "1s"]);
         while prune.is_running() && pruned_through(&journal) == before {}
         pause(chance, Duration::from_millis(8));
+        let was_pruning = prune.is_running();
         end(receiver, Some(load));
         if ordered.elapsed() > Duration::from_secs(2) {
             // So slow that what came since may have been pruned too.
             self.ledger.prune_ordered();
         }
-        prune.kill() && pruned_through(&journal) > before
+        was_pruning && pruned_through(&journal) > before
     }
 }
 

@@ -18,7 +18,7 @@ use super::Promise;
 use super::compare::Round;
 use super::ledger::Ledger;
 use super::machine::{Disk, Need};
-use super::place::Place;
+use super::place::{Place, ask};
 use super::report::{Control, Found};
 use super::sender::{Connection, Load};
 use super::support::{Chance, Receiptd, holds_within};
@@ -218,9 +218,9 @@ fn fill(ledger: &Arc<Ledger>, receiver: &Receiptd) -> Result<(), String> {
 }
 
 fn expect_not_ready(receiver: &Receiptd, round: &mut Round) {
-    let answer = receiver.admin("/readyz");
-    if answer.status != 503 {
-        round.problems.push(format!("/readyz answers {} on a full disk", answer.status));
+    let answer = ask(receiver.admin, "/readyz");
+    if answer != Some(503) {
+        round.problems.push(format!("/readyz answers {answer:?} on a full disk"));
     }
 }
 

@@ -33,6 +33,7 @@ mod sender;
 mod storage_fault;
 #[path = "../support/mod.rs"]
 mod support;
+mod trace;
 
 use machine::Need;
 use options::Options;

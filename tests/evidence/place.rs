@@ -2,12 +2,19 @@
 //! database there or on a disk of its own. Starts the real binary as it is, under a tracer, or with a
 //! library put before the system's.
 
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::machine::root;
-use super::support::{Receiptd, SOURCE, Setup, TOKEN, receiptd, run, source};
+use super::support::{Client, Receiptd, SOURCE, Setup, TOKEN, receiptd, source};
+
+/// How long a receiver may take to end: twice its own bound.
+const END_MAX: Duration = Duration::from_secs(20);
+
+const TICK: Duration = Duration::from_millis(5);
 
 /// A receiver's folder.
 pub struct Place {
@@ -87,9 +94,10 @@ impl Place {
 
     /// Whether both files are sound and the state is what the journal says.
     pub fn check_db(&self) -> Result<(), String> {
-        let ended = run(&mut self.receiptd(&["check-db"]));
-        let said = || format!("check-db: {:?}\n{}{}", ended.code, ended.stdout, ended.stderr);
-        if ended.code == Some(0) { Ok(()) } else { Err(said()) }
+        let ended = self.receiptd(&["check-db"]).output().map_err(|error| error.to_string())?;
+        let [out, err] = [&ended.stdout, &ended.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        let said = || format!("check-db: {}\n{out}{err}", ended.status);
+        if ended.status.success() { Ok(()) } else { Err(said()) }
     }
 
     /// What the receivers in this folder have logged so far.
@@ -102,6 +110,38 @@ fn setup() -> Setup {
     let folder = tempfile::tempdir_in(root()).expect("the temporary folder can be written");
     let sources = source(SOURCE, "gc-notify", &[("live", TOKEN)]);
     Setup { folder, sections: std::collections::BTreeMap::new(), sources }
+}
+
+/// The status of an admin request; nothing if nobody answers.
+pub fn ask(admin: SocketAddr, path: &str) -> Option<u16> {
+    let mut client = Client::try_connect(admin).ok()?;
+    client.try_send(format!("GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n")).ok()?;
+    client.try_answer().ok().flatten().map(|answer| answer.status)
+}
+
+/// Waits for its end; the exit code, if it was not a signal. The time is counted in short sleeps, so
+/// that a machine that stood still for a minute is not taken for a receiver that hangs.
+pub fn exit_code(receiver: &mut Receiptd) -> Result<Option<i32>, String> {
+    for _ in 0..END_MAX.as_millis() / TICK.as_millis() {
+        if let Some(status) = receiver.ended() {
+            return Ok(status.code());
+        }
+        std::thread::sleep(TICK);
+    }
+    Err(format!("it did not end within {END_MAX:?}; its threads wait in:{}", waits(receiver)))
+}
+
+/// Where in the kernel each thread is.
+fn waits(receiver: &Receiptd) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", receiver.pid()));
+    let tasks = tasks.into_iter().flatten().flatten().map(|task| task.path());
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    tasks
+        .map(|task| {
+            let (name, waits) = (read(task.join("comm")), read(task.join("wchan")));
+            format!(" {} in {waits};", name.trim_end())
+        })
+        .collect()
 }
 
 /// A process that is killed when dropped.

@@ -11,8 +11,7 @@
 //! code is 74. If it was the state, receiving does not notice, and settling catches up by itself.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,10 +24,11 @@ use super::compare::{Kept, Round};
 use super::control;
 use super::ledger::Ledger;
 use super::machine::Need;
-use super::place::{Place, Running};
+use super::place::{Place, ask, exit_code};
 use super::report::{Control, Found};
 use super::sender::Connection;
-use super::support::{Client, Receiptd, holds_within};
+use super::support::{Receiptd, holds_within};
+use super::trace;
 
 /// What `main` needs to know.
 pub const PROMISE: Promise = Promise {
@@ -274,12 +274,12 @@ impl Point {
             File::Journal => self.place.journal(),
             File::State => self.place.state(),
         };
-        options(&self.trace, &file, series.call, fault)
+        trace::options(&self.trace, &file, series.call, fault)
     }
 
     fn at_start(&self, options: &[String]) -> Result<Seen, String> {
         let plain = self.place.receiptd(&["serve"]);
-        let started = self.place.start_as(traced(options, &plain));
+        let started = self.place.start_as(trace::traced(options, &plain));
         let (mut receiver, mut seen) = match started {
             Err(_) => (None, Seen::never_started()),
             Ok(receiver) => {
@@ -288,25 +288,25 @@ impl Point {
             }
         };
         if let Some(receiver) = &mut receiver {
-            seen.code = receiver.wait(PATIENCE);
+            seen.code = exit_code(receiver)?;
         }
         // strace tells how it ended even if nobody was there to ask.
-        let trace = self.whole_trace()?;
-        seen.code = seen.code.or_else(|| exit_code(&trace));
-        seen.fault = injected_at(&trace);
+        let text = self.whole_trace()?;
+        seen.code = seen.code.or_else(|| trace::exit_code(&text));
+        seen.fault = trace::injected_at(&text);
         Ok(seen)
     }
 
     fn in_operation(&self, thread: &str, options: &[String]) -> Result<Seen, String> {
         let mut receiver = self.place.start()?;
-        let mut tracer = attach(&receiver, thread, options)?;
+        let mut tracer = trace::attach(&receiver, thread, options)?;
         let watch = Watch::start(receiver.admin);
         let mut seen = self.exercise(&receiver);
-        seen.code = receiver.wait(PATIENCE);
+        seen.code = exit_code(&mut receiver)?;
         let samples = watch.stop();
         holds_within(PATIENCE, || !tracer.is_running());
-        let trace = fs::read_to_string(&self.trace).unwrap_or_default();
-        seen.fault = injected_at(&trace);
+        let text = fs::read_to_string(&self.trace).unwrap_or_default();
+        seen.fault = trace::injected_at(&text);
         seen.in_operation = seen.fault.is_some_and(|at| at < seen.asked);
         seen.look_at(&samples);
         Ok(seen)
@@ -315,12 +315,10 @@ impl Point {
     /// Posts, waits for a checkpoint, posts, empties the logs, settles, and asks it to stop.
     fn exercise(&self, receiver: &Receiptd) -> Seen {
         let mut connection = Connection::to(receiver.callbacks);
-        for posts in POSTS {
-            for _ in 0..posts {
-                connection.deliver(&self.ledger, self.ledger.next());
-            }
-            std::thread::sleep(CHECKPOINT);
-        }
+        let [before, after] = POSTS;
+        (0..before).for_each(|_| connection.deliver(&self.ledger, self.ledger.next()));
+        std::thread::sleep(CHECKPOINT);
+        (0..after).for_each(|_| connection.deliver(&self.ledger, self.ledger.next()));
         // Nothing is that old: it only moves both logs into their files and cuts them.
         let mut prune = self.place.spawn(&["prune", "--bodies-only", "--older-than", "30d"]);
         holds_within(PATIENCE, || !prune.is_running());
@@ -377,78 +375,6 @@ impl Seen {
     }
 }
 
-/// strace's options for calls on a database file, its log and the log's index.
-fn options(trace: &Path, file: &Path, call: &str, fault: &str) -> Vec<String> {
-    let mut options = vec!["-ttt".to_owned(), "-o".to_owned(), trace.display().to_string()];
-    for suffix in ["", "-wal", "-shm"] {
-        options.extend(["-P".to_owned(), format!("{}{suffix}", file.display())]);
-    }
-    options.extend(["-e".to_owned(), format!("trace={call}")]);
-    options.extend(["-e".to_owned(), format!("inject={call}:{fault}")]);
-    options
-}
-
-/// That command as a child of ours, with strace as its companion.
-fn traced(options: &[String], plain: &Command) -> Command {
-    let mut command = Command::new("strace");
-    command.arg("-D").args(options).arg(plain.get_program()).args(plain.get_args());
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    if let Some(folder) = plain.get_current_dir() {
-        command.current_dir(folder);
-    }
-    command
-}
-
-/// Traces one thread of a running receiver from here on.
-fn attach(receiver: &Receiptd, thread: &str, options: &[String]) -> Result<Running, String> {
-    let tasks = PathBuf::from(format!("/proc/{}/task", receiver.pid()));
-    let entries = fs::read_dir(&tasks).map_err(|error| error.to_string())?;
-    let is_it = |task: &PathBuf| {
-        fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread)
-    };
-    let task = entries.flatten().map(|entry| entry.path()).find(is_it);
-    let task = task.ok_or_else(|| format!("there is no thread {thread}"))?;
-    let id = task.file_name().unwrap_or_default();
-    let mut strace = Command::new("strace");
-    strace.args(options).arg("-p").arg(id);
-    strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let tracer = Running::start(&mut strace)?;
-    let is_traced = || {
-        let status = fs::read_to_string(task.join("status")).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
-    };
-    if holds_within(PATIENCE, is_traced) {
-        Ok(tracer)
-    } else {
-        Err("strace did not attach".to_owned())
-    }
-}
-
-/// When the first call was failed.
-fn injected_at(trace: &str) -> Option<SystemTime> {
-    let line = trace.lines().find(|line| line.contains("(INJECTED)"))?;
-    let seconds: f64 = line.split(' ').find(|word| !word.is_empty())?.parse().ok()?;
-    Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds))
-}
-
-/// `+++ exited with 74 +++`
-fn exit_code(trace: &str) -> Option<i32> {
-    let (_, rest) = trace.rsplit_once("+++ exited with ")?;
-    rest.split(' ').next()?.parse().ok()
-}
-
-/// The status of an admin request; nothing if nobody answers.
-fn ask(admin: std::net::SocketAddr, path: &str) -> Option<u16> {
-    let mut client = Client::try_connect(admin).ok()?;
-    client.try_send(format!("GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n")).ok()?;
-    client.try_answer().ok().flatten().map(|answer| answer.status)
-}
-
 /// Asks `/readyz` again and again.
 struct Watch {
     stop: Arc<AtomicBool>,
@@ -484,9 +410,9 @@ fn control(seed: u64) -> Result<Control, String> {
     let place = Place::new();
     let ledger = Ledger::new(seed, 0);
     let trace = place.folder().join("trace");
-    let mut options = options(&trace, &place.journal(), "pwrite64", "error=EIO:when=20+");
+    let mut options = trace::options(&trace, &place.journal(), "pwrite64", "error=EIO:when=20+");
     options.push("-f".to_owned());
-    let receiver = place.start_as(traced(&options, &control::command(&place.state())))?;
+    let receiver = place.start_as(trace::traced(&options, &control::command(&place.state())))?;
     let mut connection = Connection::to(receiver.callbacks);
     for _ in 0..100 {
         connection.deliver(&ledger, ledger.next());

@@ -270,6 +270,11 @@ impl Receiptd {
         self.child.end();
     }
 
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.0.try_wait().unwrap()
+    }
+
     /// Waits for its end; the exit code, if it was not a signal.
     pub fn wait(&mut self, patience: Duration) -> Option<i32> {
         wait(&mut self.child.0, patience).expect("it did not end in time").code()
