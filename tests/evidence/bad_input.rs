@@ -35,6 +35,7 @@ pub const PROMISE: Promise = Promise {
     number: 9,
     claim: "Bad input cannot hurt or block",
     needs_root: false,
+    needs: &[],
     rounds: (100_000, 2_000),
     run,
 };

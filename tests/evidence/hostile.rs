@@ -33,6 +33,7 @@ pub const PROMISE: Promise = Promise {
     number: 10,
     claim: "Slow and hostile clients cannot starve the real one",
     needs_root: false,
+    needs: &[],
     rounds: (5, 1),
     run,
 };

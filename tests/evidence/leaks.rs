@@ -34,6 +34,7 @@ pub const PROMISE: Promise = Promise {
     number: 11,
     claim: "Secrets and personal data leak nowhere",
     needs_root: false,
+    needs: &[],
     rounds: (40, 4),
     run,
 };

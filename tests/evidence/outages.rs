@@ -34,6 +34,7 @@ pub const PROMISE: Promise = Promise {
     number: 5,
     claim: "An outage shorter than the sender's retry window loses nothing",
     needs_root: false,
+    needs: &[],
     rounds: (10_000, 200),
     run,
 };

@@ -22,6 +22,7 @@ pub const PROMISE: Promise = Promise {
     number: 12,
     claim: "What is pruned is gone from the files",
     needs_root: false,
+    needs: &[],
     rounds: (100, 6),
     run,
 };

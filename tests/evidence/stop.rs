@@ -29,6 +29,7 @@ pub const PROMISE: Promise = Promise {
     number: 8,
     claim: "Stopping loses nothing and refuses nothing it could serve",
     needs_root: false,
+    needs: &[],
     rounds: (200, 8),
     run,
 };
