@@ -18,9 +18,31 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod bad_input;
+mod compare;
+mod control;
+mod crash;
+mod full_disk;
+mod hostile;
+mod leaks;
+mod ledger;
+mod lives;
+mod machine;
 mod options;
+mod outages;
+mod place;
+mod power_cut;
+mod pruned;
 mod report;
+mod scan;
+mod sender;
+mod stop;
+mod storage_fault;
+#[path = "../support/mod.rs"]
+mod support;
+mod trace;
 
+use machine::Need;
 use options::Options;
 use report::{Found, Report, Verdict};
 
@@ -34,15 +56,31 @@ pub struct Promise {
     pub claim: &'static str,
     /// Whether it needs root.
     pub needs_root: bool,
+    /// What else the machine must have or allow.
+    pub needs: &'static [Need],
     /// Rounds of the full run and of the bounded one.
     pub rounds: (u32, u32),
     /// Tries it that many rounds, from that seed.
     pub run: fn(rounds: u32, seed: u64) -> Found,
 }
 
-const PROMISES: &[Promise] = &[];
+const PROMISES: &[Promise] = &[
+    power_cut::PROMISE,
+    crash::PROMISE,
+    storage_fault::PROMISE,
+    full_disk::PROMISE,
+    outages::PROMISE,
+    stop::PROMISE,
+    bad_input::PROMISE,
+    hostile::PROMISE,
+    leaks::PROMISE,
+    pruned::PROMISE,
+];
 
 fn main() -> ExitCode {
+    if let Some(code) = control::was_asked() {
+        return code;
+    }
     let options = Options::parse();
     if options.table {
         return report::table(PROMISES);
@@ -51,11 +89,14 @@ fn main() -> ExitCode {
     for promise in PROMISES.iter().filter(|promise| options.wants(promise.name)) {
         let verdict = if promise.needs_root && !rustix::process::geteuid().is_root() {
             Verdict::Skipped("needs root".to_owned())
+        } else if let Some(missing) = promise.needs.iter().find_map(Need::missing) {
+            Verdict::Skipped(missing)
         } else {
             report.begin(promise);
             Verdict::Found((promise.run)(options.rounds_of(promise), options.seed))
         };
         report.end(promise, verdict);
     }
+    machine::clean_up();
     report.finish()
 }

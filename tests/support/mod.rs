@@ -217,7 +217,12 @@ impl Receiptd {
     }
 
     /// As [`Receiptd::start`], of a command that is whole already (under a tracer, say).
-    pub fn start_command(folder: &Path, mut command: Command) -> Self {
+    pub fn start_command(folder: &Path, command: Command) -> Self {
+        Self::try_start_command(folder, command).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// The same; what was said instead, if it does not start.
+    pub fn try_start_command(folder: &Path, mut command: Command) -> Result<Self, String> {
         let stderr = folder.join("stderr.txt");
         // Appended, so that a second run in the folder does not hide what the first one said.
         let log = File::options().create(true).append(true).open(&stderr).unwrap();
@@ -236,7 +241,7 @@ impl Receiptd {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = told.recv_timeout(left) else {
                 let said = std::fs::read_to_string(&stderr).unwrap_or_default();
-                panic!("it did not start: {printed}\n{said}");
+                return Err(format!("it did not start: {printed}\n{said}"));
             };
             printed.push_str(&line);
             printed.push('\n');
@@ -249,7 +254,7 @@ impl Receiptd {
             word.rsplit('/').next().unwrap().parse().unwrap()
         };
         let (callbacks, admin) = (address("callbacks="), address("admin="));
-        Self { child, callbacks, admin, printed, stderr }
+        Ok(Self { child, callbacks, admin, printed, stderr })
     }
 
     pub fn pid(&self) -> Pid {
@@ -263,6 +268,11 @@ impl Receiptd {
     /// `kill -9`, and waits for its end.
     pub fn kill(&mut self) {
         self.child.end();
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.0.try_wait().unwrap()
     }
 
     /// Waits for its end; the exit code, if it was not a signal.
@@ -373,11 +383,15 @@ impl Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream: Box::new(socket.try_clone().unwrap()), socket, read: Vec::new() }
+        Self::try_connect(address).unwrap()
+    }
+
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: Box::new(socket.try_clone()?), socket, read: Vec::new() })
     }
 
     /// The same connection, seen through `wrap` (TLS, say).
@@ -541,6 +555,11 @@ impl Chance {
         {
             eprintln!("RECEIPTD_TEST_SEED={seed}");
         }
+        Self(seed)
+    }
+
+    /// The sequence of that seed.
+    pub fn of_seed(seed: u64) -> Self {
         Self(seed)
     }
 

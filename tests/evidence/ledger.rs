@@ -1,0 +1,155 @@
+//! What was sent and what was acknowledged: kept by the sender, held against the receiver.
+//!
+//! A callback is in one of three places: to be sent, on its way, or acknowledged. What is on its way
+//! when the receiver dies goes back to be sent, as a platform tries again, so that in the end every
+//! life is told whole and its truth must be in the state.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::lives::{Life, life};
+use super::support::Chance;
+
+/// Lives whose callbacks are mixed with each other: a receipt can come before an older one.
+const LIVES_AT_ONCE: u64 = 50;
+
+/// The body of a callback.
+pub type Body = Arc<[u8]>;
+
+/// Everything sent to one database.
+pub struct Ledger {
+    seed: u64,
+    padding_bytes: usize,
+    book: Mutex<Book>,
+}
+
+struct Book {
+    chance: Chance,
+    lives: Vec<Life>,
+    to_send: Vec<Body>,
+    /// In the order in which the answers were read.
+    acknowledged: Vec<Body>,
+    attempts: HashMap<Body, u32>,
+    /// Acknowledged before the last pruning was ordered: these may have left the journal.
+    prunable: usize,
+    /// Answers by status.
+    answers: HashMap<u16, u64>,
+}
+
+impl Ledger {
+    /// An empty one, of lives of that seed.
+    pub fn new(seed: u64, padding_bytes: usize) -> Arc<Self> {
+        let book = Book {
+            chance: Chance::of_seed(seed),
+            lives: Vec::new(),
+            to_send: Vec::new(),
+            acknowledged: Vec::new(),
+            attempts: HashMap::new(),
+            prunable: 0,
+            answers: HashMap::new(),
+        };
+        Arc::new(Self { seed, padding_bytes, book: Mutex::new(book) })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next callback to send; of a new life, if none is left.
+    pub fn next(&self) -> Body {
+        let mut book = self.book();
+        while book.to_send.is_empty() {
+            let first = u64::try_from(book.lives.len()).expect("memory is finite");
+            for number in first..first + LIVES_AT_ONCE {
+                let life = life(self.seed, number, self.padding_bytes);
+                book.to_send.extend(life.bodies.iter().cloned());
+                book.lives.push(life);
+            }
+            let Book { chance, to_send, .. } = &mut *book;
+            chance.shuffle(to_send);
+        }
+        book.to_send.pop().map(|body| count_attempt(&mut book, body)).expect("just filled")
+    }
+
+    /// The next callback of lives that have begun; nothing if all are acknowledged or on their way.
+    pub fn next_owed(&self) -> Option<Body> {
+        let mut book = self.book();
+        book.to_send.pop().map(|body| count_attempt(&mut book, body))
+    }
+
+    /// A callback that was acknowledged is sent once more.
+    pub fn again(&self, body: &Body) -> Body {
+        count_attempt(&mut self.book(), Arc::clone(body))
+    }
+
+    /// It was answered; with 2xx it is acknowledged, else it is owed again.
+    pub fn answered(&self, body: Body, status: u16) {
+        let mut book = self.book();
+        *book.answers.entry(status).or_default() += 1;
+        if (200..300).contains(&status) {
+            book.acknowledged.push(body);
+        } else {
+            book.to_send.push(body);
+        }
+    }
+
+    /// No answer was read: it is owed again.
+    pub fn unanswered(&self, body: Body) {
+        self.book().to_send.push(body);
+    }
+
+    /// How many were acknowledged so far: a moment to come back to.
+    pub fn mark(&self) -> usize {
+        self.book().acknowledged.len()
+    }
+
+    /// Those acknowledged from one moment to another.
+    pub fn acknowledged(&self, moments: std::ops::Range<usize>) -> Vec<Body> {
+        self.book().acknowledged[moments].to_vec()
+    }
+
+    /// A pruning of all there is now is about to be ordered.
+    pub fn prune_ordered(&self) {
+        let mut book = self.book();
+        book.prunable = book.acknowledged.len();
+    }
+
+    /// Of the first `mark`, how often each was acknowledged and may not have been pruned since.
+    pub fn due_in_journal(&self, mark: usize) -> HashMap<Body, u32> {
+        let book = self.book();
+        let mut due = HashMap::new();
+        for body in book.acknowledged[..mark].iter().skip(book.prunable) {
+            *due.entry(Arc::clone(body)).or_default() += 1;
+        }
+        due
+    }
+
+    /// How often each was sent.
+    pub fn attempts(&self) -> HashMap<Body, u32> {
+        self.book().attempts.clone()
+    }
+
+    /// Answers by status; 204 and 503 are what is expected.
+    pub fn answers(&self) -> HashMap<u16, u64> {
+        self.book().answers.clone()
+    }
+
+    /// Tells of every life that has begun, with how many callbacks about it were acknowledged.
+    pub fn each_life(&self, mut tell: impl FnMut(&Life, u32)) {
+        let book = self.book();
+        let mut times: HashMap<&Body, u32> = HashMap::new();
+        for body in &book.acknowledged {
+            *times.entry(body).or_default() += 1;
+        }
+        for life in &book.lives {
+            // An identical copy is counted with its original.
+            let distinct = &life.bodies[..usize::try_from(life.distinct).expect("a handful")];
+            tell(life, distinct.iter().map(|body| times.get(body).copied().unwrap_or(0)).sum());
+        }
+    }
+}
+
+fn count_attempt(book: &mut Book, body: Body) -> Body {
+    *book.attempts.entry(Arc::clone(&body)).or_default() += 1;
+    body
+}
