@@ -65,7 +65,7 @@ fn is_known(reason: &str) -> bool {
     let words = ["is missing or empty", "is not a string", "is not valid Unicode"];
     let keys = ["messageProfileID", "requestId", "messageExecutionID", "feedbackStatus"];
     let is_about = |key: &&str| {
-        let rest = reason.strip_prefix(**&key).and_then(|rest| rest.strip_prefix(' '));
+        let rest = reason.strip_prefix(*key).and_then(|rest| rest.strip_prefix(' '));
         rest.is_some_and(|rest| words.contains(&rest))
     };
     REASONS.contains(&reason) || keys.iter().any(is_about)

@@ -67,7 +67,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn credentials() -> Credentials {
-    let live = LIVE.into_iter().map(|bearer| token(bearer));
+    let live = LIVE.into_iter().map(token);
     let ended = Token { not_after: Some(date(2026, 11, 21)), ..token(ENDED) };
     Credentials {
         tokens: live.chain([ended]).collect(),

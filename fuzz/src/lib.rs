@@ -28,8 +28,11 @@ pub mod fixtures;
 
 mod oracle;
 
+/// Panics if what it promises does not hold for that input.
+pub type Check = fn(&[u8]);
+
 /// Every target, by name.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("notify", notify::check),
     ("ajo", ajo::check),
     ("bearer", bearer::check),
