@@ -62,18 +62,77 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let t = TimeZone::UTC.to_datetime(self.0);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            t.year(),
-            t.month(),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second(),
-            t.subsec_nanosecond() / 1_000
-        )
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let parts: [(usize, usize, i32); 7] = [
+            (0, 4, t.year().into()),
+            (5, 7, t.month().into()),
+            (8, 10, t.day().into()),
+            (11, 13, t.hour().into()),
+            (14, 16, t.minute().into()),
+            (17, 19, t.second().into()),
+            (20, 26, t.subsec_nanosecond() / 1_000),
+        ];
+        for (from, to, value) in parts {
+            write_digits(&mut text[from..to], value);
+        }
+        f.write_str(std::str::from_utf8(&text).expect("digits and punctuation"))
     }
+}
+
+fn write_digits(digits: &mut [u8], value: i32) {
+    let mut rest = value.unsigned_abs();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).expect("one digit");
+        rest /= 10;
+    }
+}
+
+/// The form that the senders use and we write, `YYYY-MM-DDTHH:MM:SS.ffffffZ`, read without a parser:
+/// a callback holds three of them. `None` if it is any other form, or no date.
+fn read_usual(text: &str) -> Option<jiff::Timestamp> {
+    let text: &[u8; 27] = text.as_bytes().try_into().ok()?;
+    let punctuation =
+        [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (26, b'Z')];
+    if punctuation.iter().any(|(at, expected)| text[*at] != *expected) {
+        return None;
+    }
+    let number = |from: usize, to: usize| {
+        text[from..to].iter().try_fold(0_i32, |number, digit| {
+            digit.is_ascii_digit().then(|| number * 10 + i32::from(digit - b'0'))
+        })
+    };
+    let short = |from: usize| i8::try_from(number(from, from + 2)?).ok();
+    let civil = DateTime::new(
+        i16::try_from(number(0, 4)?).ok()?,
+        short(5)?,
+        short(8)?,
+        short(11)?,
+        short(14)?,
+        short(17)?,
+        number(20, 26)? * 1_000,
+    );
+    let instant = TimeZone::UTC.to_timestamp(civil.ok()?).ok()?;
+    (instant.as_microsecond() <= MICROS_MAX).then_some(instant)
+}
+
+/// Any form at all.
+fn read_any(text: &str) -> Result<Timestamp, NotATimestamp> {
+    let instant = match text.parse::<jiff::Timestamp>() {
+        Ok(instant) => instant,
+        Err(_) if text.len() >= "2026-11-22T10:00:00".len() => {
+            let civil: DateTime = text.parse().map_err(|_| NotATimestamp)?;
+            TimeZone::UTC.to_timestamp(civil).map_err(|_| NotATimestamp)?
+        }
+        Err(_) => return Err(NotATimestamp),
+    };
+    let year = TimeZone::UTC.to_datetime(instant).year();
+    if !(0..=9999).contains(&year) {
+        return Err(NotATimestamp);
+    }
+    let micros = instant.as_nanosecond().div_euclid(1_000);
+    let micros = i64::try_from(micros).map_err(|_| NotATimestamp)?;
+    // Not clamped: what cannot be told exactly is not told at all.
+    jiff::Timestamp::from_microsecond(micros).map(Timestamp).map_err(|_| NotATimestamp)
 }
 
 impl FromStr for Timestamp {
@@ -85,22 +144,7 @@ impl FromStr for Timestamp {
         if text.len() > 64 || !text.is_ascii() {
             return Err(NotATimestamp);
         }
-        let instant = match text.parse::<jiff::Timestamp>() {
-            Ok(instant) => instant,
-            Err(_) if text.len() >= "2026-11-22T10:00:00".len() => {
-                let civil: DateTime = text.parse().map_err(|_| NotATimestamp)?;
-                TimeZone::UTC.to_timestamp(civil).map_err(|_| NotATimestamp)?
-            }
-            Err(_) => return Err(NotATimestamp),
-        };
-        let year = TimeZone::UTC.to_datetime(instant).year();
-        if !(0..=9999).contains(&year) {
-            return Err(NotATimestamp);
-        }
-        let micros = instant.as_nanosecond().div_euclid(1_000);
-        let micros = i64::try_from(micros).map_err(|_| NotATimestamp)?;
-        // Not clamped: what cannot be told exactly is not told at all.
-        jiff::Timestamp::from_microsecond(micros).map(Self).map_err(|_| NotATimestamp)
+        read_usual(text).map_or_else(|| read_any(text), |instant| Ok(Self(instant)))
     }
 }
 
@@ -159,6 +203,26 @@ mod tests {
             ("1969-12-31T23:59:59.9999999Z", "1969-12-31T23:59:59.999999Z"),
         ] {
             assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), expected, "{text}");
+        }
+    }
+
+    /// Every instant as we write it, and with any one of its characters replaced.
+    #[test]
+    fn the_usual_form_is_read_as_any_other_form_is() {
+        let instants = (0..2_000).map(|n: i64| n.wrapping_mul(6_364_136_223_846_793_005) >> 8);
+        let micros = instants.chain([MICROS_MIN, MICROS_MAX, -1, 0, 951_782_400_000_000]);
+        for instant in micros.map(Timestamp::from_unix_micros) {
+            let text = instant.to_string();
+            assert_eq!(read_usual(&text), Some(instant.0), "{text}");
+            assert_eq!(read_any(&text), Ok(instant));
+            for place in 0..text.len() {
+                for other in ["9", "6", "0", " ", "-", ":", "+", "z", "T"] {
+                    let mut text = text.clone();
+                    text.replace_range(place..=place, other);
+                    let usual = read_usual(&text).map(Timestamp);
+                    assert!(usual.is_none() || usual == read_any(&text).ok(), "{text}");
+                }
+            }
         }
     }
 
