@@ -167,6 +167,10 @@ pub fn open_in_memory(schema: &Schema) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// Pages that the writer of the state keeps: a batch visits the random pages of two indexes, and
+/// SQLite's own 2 MiB do not hold those of one batch.
+const STATE_CACHE_KIB: i64 = 16 << 10;
+
 fn connect(path: &Path, access: Access) -> rusqlite::Result<Connection> {
     let flags = match access {
         Access::Write(_) => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
@@ -220,6 +224,9 @@ fn set_up_writer(connection: &Connection, durability: Durability) -> rusqlite::R
         Durability::Normal => "NORMAL",
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
+    if durability == Durability::Normal {
+        connection.pragma_update(None, "cache_size", -STATE_CACHE_KIB)?;
+    }
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "foreign_keys", false)?;
     // What is pruned must be gone from the file, not only unlinked in it.
