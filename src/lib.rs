@@ -76,7 +76,8 @@
 //! 1. No 2xx leaves before the transaction that holds the callback's bytes is committed with
 //!    `synchronous=FULL`. The one exception is the reachability probe, which is not kept at all.
 //! 2. Nothing after the append can fail, delay or alter an answer. `receive` never reads the state,
-//!    and nothing it does waits for settling.
+//!    and nothing it does waits for settling. The one exception: what a full disk refuses is looked
+//!    up in the history, and answered 204 if it is there.
 //! 3. Each file has one thread that writes it, on its only connection that does. Nobody else opens a
 //!    database file for writing while that runs; nothing ever opens one outside SQLite.
 //! 4. What is our fault or might pass is answered 503: never a 4xx, because senders drop what was
@@ -130,7 +131,9 @@
 //!
 //! Before each commit, and twice a second when idle, the journal's thread looks at the free space.
 //! Below `store.free_bytes_min` every callback is answered 503 and `/readyz` says no: senders keep
-//! what they have and come again. The thread then moves the write-ahead log into the file and cuts
+//! what they have and come again. Only a repeat of a callback that is settled, and so on the disk, is
+//! answered 204 ([`settle::Known`]): refused until its sender gives up, it could get all callbacks
+//! suspended. The thread then moves the write-ahead log into the file and cuts
 //! it; if even that lacks room it gives back the reserve that stands preallocated beside the journal.
 //! Once there is space for the minimum and the reserve, callbacks are accepted again, without a
 //! restart. Should the disk fill up in spite of that, the commit fails as a whole, its callers hear

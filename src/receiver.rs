@@ -21,7 +21,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -38,10 +38,11 @@ use crate::halves::{Halves, prepare_sources, remember};
 use crate::journal::Refused;
 use crate::lock::{Lock, LockError, check_file_system};
 use crate::receive::refusals::Refusals;
-use crate::receive::request::FrontDoor;
+use crate::receive::request::{FrontDoor, IsKept};
 use crate::receive::routes::Routes;
 use crate::receive::server::{Server, TlsInForce};
 use crate::receive::tls::{Refreshed, Reloader, TlsProblem};
+use crate::settle::Known;
 use crate::sqlite::OpenError;
 use crate::telemetry::Metrics;
 
@@ -133,6 +134,7 @@ impl Receiver {
         let door = Arc::new(FrontDoor {
             routes: Routes::new(&sources, &metrics),
             journal: halves.journal.clone(),
+            is_kept: is_kept(&halves.files),
             limits: settings.limits.clone(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
@@ -274,6 +276,11 @@ impl Receiver {
         self.background.iter().for_each(JoinHandle::abort);
         if progress.is_latched() { Ended::Failed } else { Ended::Stopped }
     }
+}
+
+fn is_kept([journal, state]: &[PathBuf; 2]) -> IsKept {
+    let known = Known::new(journal.clone(), state.clone());
+    IsKept(Box::new(move |source, body| known.has(source, body)))
 }
 
 fn until(deadline: Instant) -> Duration {

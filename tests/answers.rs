@@ -389,6 +389,30 @@ fn little_space_is_503_for_every_callback_and_for_readiness() {
 }
 
 #[test]
+fn with_little_space_a_repeat_of_what_is_kept_is_204_and_everything_else_503() {
+    let text = r#"{"id": "t", "source_number": "1", "message": "m"}"#;
+    let setup = Setup::new();
+    let server = setup.start();
+    for body in [&*receipt("a"), text, "[]"] {
+        assert_eq!(server.post(body), 204);
+    }
+    server.settled();
+    drop(server);
+    let setup = setup.free_bytes_min(1_000_000_000_000_000);
+    let server = setup.start();
+    for kept in [&*receipt("a"), text] {
+        assert_eq!(server.post(kept), 204, "{kept}");
+    }
+    // Another id, another word, another kind of the same id, not understood.
+    let another_word = receipt("a").replace("delivered", "permanent-failure");
+    let another_kind = text.replace("\"t\"", "\"a\"");
+    for new in [&*receipt("b"), &*another_word, &*another_kind, "[]"] {
+        assert_unavailable(&server.ask(post(PATH, TOKEN, new)));
+    }
+    assert_eq!(setup.callbacks(), 3);
+}
+
+#[test]
 fn a_named_header_opens_the_door_as_well() {
     let sha256 = sha256_hex(b"the secret in a header");
     let setup = Setup::with_sources(&format!(

@@ -1,5 +1,6 @@
 //! One request, from its head to its answer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -32,6 +33,19 @@ const PROBE_BYTES_MAX: usize = 256;
 /// body in a second packet would otherwise see a reset in place of the answer.
 const DRAIN_BYTES_MAX: usize = 64 << 10;
 
+/// Whether a callback for which there is no room repeats one that is kept: asked with the source's
+/// name and the body. Must be quick.
+pub struct IsKept(pub Box<Ask>);
+
+/// See [`IsKept`].
+pub type Ask = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
+
+impl fmt::Debug for IsKept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IsKept")
+    }
+}
+
 /// What every request needs.
 #[derive(Debug)]
 pub struct FrontDoor {
@@ -39,6 +53,8 @@ pub struct FrontDoor {
     pub routes: Routes,
     /// Where callbacks go.
     pub journal: Journal,
+    /// Asked on a full disk.
+    pub is_kept: IsKept,
     /// Every bound.
     pub limits: Limits,
     /// The time.
@@ -145,14 +161,21 @@ impl FrontDoor {
         if is_probe(route, &body) {
             return Answer::Kept;
         }
-        let entry =
-            Entry { source: Arc::clone(&route.source), received_at: self.clock.now(), body };
+        let entry = Entry {
+            source: Arc::clone(&route.source),
+            received_at: self.clock.now(),
+            body: body.clone(),
+        };
         let told = match self.journal.append(entry) {
             Ok(told) => told,
             Err(why) => return self.unavailable(route, why),
         };
         match timeout(self.limits.ack_wait_ms_max, told).await {
             Ok(Ok(Ok(_seq))) => Answer::Kept,
+            // Refused until its sender gives up, a repeat could get all callbacks suspended.
+            Ok(Ok(Err(Refused::DiskFull))) if (self.is_kept.0)(&route.source, &body) => {
+                Answer::Kept
+            }
             Ok(Ok(Err(why))) => self.unavailable(route, why),
             Ok(Err(_)) => self.unavailable(route, Refused::Closed),
             Err(_) => {

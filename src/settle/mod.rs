@@ -9,8 +9,10 @@
 //!   reading panics. Settling goes on with the next.
 //! - An error of the state file is retried from the cursor; a damaged file is set aside and settled
 //!   again from the journal. Receiving goes on meanwhile.
+//! - [`Known`] says whether a callback for which there is no room repeats one that is kept.
 
 mod batch;
+mod known;
 mod open;
 mod pace;
 pub mod prune;
@@ -18,5 +20,6 @@ mod settler;
 mod worker;
 
 pub use batch::{Tally, settle};
+pub use known::Known;
 pub use open::{Opened, copy_base, open_beside, open_state, rebuild, set_aside, settle_afresh};
 pub use settler::{Observer, OnThread, Options, Report, Settled, Settler, start};

@@ -257,6 +257,25 @@ pub fn has_seen(
     connection.prepare_cached(sql)?.exists(params![subject, fingerprint.0])
 }
 
+/// The same by the source and id of its subject; a repeat of a kept event is one of these.
+pub fn has_event(
+    connection: &Connection,
+    kind: Kind,
+    source: &str,
+    id: &str,
+    fingerprint: Fingerprint,
+) -> rusqlite::Result<bool> {
+    let sql = match kind {
+        Kind::ReceivedMessage => "SELECT key FROM message_row WHERE id = ?1 AND source = ?2",
+        Kind::Receipt | Kind::Complaint | Kind::ReturnedLetter => {
+            "SELECT key FROM notification_row WHERE id = ?1 AND source = ?2"
+        }
+    };
+    let mut find = connection.prepare_cached(sql)?;
+    let subject = find.query_row([id, source], |row| row.get(0)).optional()?;
+    subject.map_or(Ok(false), |subject| has_seen(connection, kind, subject, fingerprint))
+}
+
 /// Adds a line of history.
 pub fn add_history(connection: &Connection, row: &HistoryRow) -> rusqlite::Result<()> {
     let sql = match row.kind {

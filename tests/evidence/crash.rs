@@ -246,9 +246,7 @@ impl Kill<'_> {
     }
 
     fn in_prune(&self, receiver: Receiptd, load: Load, chance: &mut Chance) -> bool {
-        self.ledger.prune_ordered();
-        let ordered = Instant::now();
-        std::thread::sleep(Duration::from_secs(1));
+        let began = self.ledger.wait_to_prune();
         let journal = self.place.journal();
         let before = pruned_through(&journal);
         let mut prune = self.place.spawn(&["prune", "--bodies-only", "--older-than", "1s"]);
@@ -256,10 +254,7 @@ impl Kill<'_> {
         pause(chance, Duration::from_millis(8));
         let was_pruning = prune.is_running();
         end(receiver, Some(load));
-        if ordered.elapsed() > Duration::from_secs(2) {
-            // So slow that what came since may have been pruned too.
-            self.ledger.prune_ordered();
-        }
+        self.ledger.prune_began_late(began);
         was_pruning && pruned_through(&journal) > before
     }
 }

@@ -6,12 +6,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::lives::{Life, life};
 use super::support::Chance;
 
 /// Lives whose callbacks are mixed with each other: a receipt can come before an older one.
 const LIVES_AT_ONCE: u64 = 50;
+
+/// What is older may be pruned.
+const PRUNED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long `prune` may take from being started to reading the clock.
+const PRUNE_START_MAX: Duration = Duration::from_millis(300);
 
 /// The body of a callback.
 pub type Body = Arc<[u8]>;
@@ -32,6 +39,8 @@ struct Book {
     attempts: HashMap<Body, u32>,
     /// Acknowledged before the last pruning was ordered: these may have left the journal.
     prunable: usize,
+    /// Whether a repeat that is acknowledged is kept as one; on a full disk it is only recognised.
+    repeats_count: bool,
     /// Answers by status.
     answers: HashMap<u16, u64>,
 }
@@ -46,6 +55,7 @@ impl Ledger {
             acknowledged: Vec::new(),
             attempts: HashMap::new(),
             prunable: 0,
+            repeats_count: true,
             answers: HashMap::new(),
         };
         Arc::new(Self { seed, padding_bytes, book: Mutex::new(book) })
@@ -98,6 +108,11 @@ impl Ledger {
         self.book().to_send.push(body);
     }
 
+    /// From here on the first of several identical callbacks is enough.
+    pub fn let_repeats_go(&self) {
+        self.book().repeats_count = false;
+    }
+
     /// How many were acknowledged so far: a moment to come back to.
     pub fn mark(&self) -> usize {
         self.book().acknowledged.len()
@@ -114,12 +129,30 @@ impl Ledger {
         book.prunable = book.acknowledged.len();
     }
 
+    /// Waits until `prune --older-than 1s` may be ordered. The command counts its second from when
+    /// it has started, so what arrives while it starts may be pruned too.
+    pub fn wait_to_prune(&self) -> Instant {
+        let began = Instant::now();
+        std::thread::sleep(PRUNE_START_MAX);
+        self.prune_ordered();
+        std::thread::sleep(PRUNED_AFTER.saturating_sub(began.elapsed()));
+        began
+    }
+
+    /// Afterwards: if the command could have started later still, nothing so far is looked for.
+    pub fn prune_began_late(&self, began: Instant) {
+        if began.elapsed() > PRUNED_AFTER + PRUNE_START_MAX {
+            self.prune_ordered();
+        }
+    }
+
     /// Of the first `mark`, how often each was acknowledged and may not have been pruned since.
     pub fn due_in_journal(&self, mark: usize) -> HashMap<Body, u32> {
         let book = self.book();
         let mut due = HashMap::new();
         for body in book.acknowledged[..mark].iter().skip(book.prunable) {
-            *due.entry(Arc::clone(body)).or_default() += 1;
+            let times: &mut u32 = due.entry(Arc::clone(body)).or_default();
+            *times = if book.repeats_count { *times + 1 } else { 1 };
         }
         due
     }
@@ -139,7 +172,8 @@ impl Ledger {
         let book = self.book();
         let mut times: HashMap<&Body, u32> = HashMap::new();
         for body in &book.acknowledged {
-            *times.entry(body).or_default() += 1;
+            let times = times.entry(body).or_default();
+            *times = if book.repeats_count { *times + 1 } else { 1 };
         }
         for life in &book.lives {
             // An identical copy is counted with its original.

@@ -11,7 +11,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Promise;
 use super::compare::{self, Kept, Round};
@@ -214,16 +214,11 @@ impl Cut<'_> {
         load: Load,
         chance: &mut Chance,
     ) -> Result<Outcome, String> {
-        // What is older than a second is what came before this.
-        self.ledger.prune_ordered();
-        let ordered = Instant::now();
-        std::thread::sleep(Duration::from_secs(1));
+        let began = self.ledger.wait_to_prune();
         let prune = self.place.spawn(&["prune", "--bodies-only", "--older-than", "1s"]);
         pause(chance, 150_000);
         let outcome = self.now(receiver.into(), Some(load), Some(prune));
-        if ordered.elapsed() > Duration::from_secs(2) {
-            self.ledger.prune_ordered();
-        }
+        self.ledger.prune_began_late(began);
         outcome
     }
 
