@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
@@ -48,6 +48,11 @@ use crate::telemetry::Metrics;
 
 /// How often the TLS files are looked at.
 const TLS_LOOK: Duration = Duration::from_secs(5);
+
+/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`. The
+/// library's own is 128: when strangers fill that, the kernel drops the first packet of a sender
+/// too, and it comes again a second later.
+const BACKLOG: u32 = 4096;
 
 /// What stopping may take beyond its deadline, for the last checkpoint.
 const GRACE: Duration = Duration::from_millis(500);
@@ -125,8 +130,8 @@ impl Receiver {
         let store = settings.store.clone();
         check_file_system(&store.path, store.network_file_system)?;
         let lock = Arc::new(Lock::acquire(&store.path)?);
-        let listener = bind(settings.listen).await?;
-        let admin_listener = bind(settings.admin_listen).await?;
+        let listener = bind(settings.listen)?;
+        let admin_listener = bind(settings.admin_listen)?;
         let tls = settings.tls.clone().map(Reloader::open).transpose()?;
         let metrics = Arc::new(Metrics::new());
         let halves = Halves::start(&settings, &clock, &metrics, &lock)?;
@@ -287,8 +292,16 @@ fn until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })
+/// In a runtime.
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restart must not wait for connections of the one before.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| StartError::Listen { address, error })
 }
 
 async fn follow_tls_files(

@@ -3,7 +3,7 @@
 //! A receiver lives a whole life at its most talkative, over plain HTTP and over TLS: callbacks
 //! that are understood and that are not, callers that are refused for every reason, a bad
 //! configuration on SIGHUP, pruning through its control file, every command that prints. Each
-//! canary is made anew for the round. Nothing that was printed, logged, measured, answered or
+//! canary is made anew for the round. Then our own senders live one: see [`senders`]. Nothing that was printed, logged, measured, answered or
 //! written holds one, but the columns of the two databases that are there for it; tokens stand in
 //! no file at all.
 //!
@@ -19,6 +19,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 use receiptd::client::{self, Client, Options, Target};
 use rustix::process::Signal;
+
+mod senders;
 
 use super::Promise;
 use super::report::{Control, Found};
@@ -129,6 +131,7 @@ fn run(rounds: u32, seed: u64) -> Found {
         let mut chance = ChaCha8Rng::seed_from_u64(seed);
         chance.set_stream(u64::from(number));
         seen.round(number, &mut chance);
+        seen.senders(number, &mut chance);
     }
     let counts = [
         ("canaries", seen.canaries),

@@ -31,6 +31,7 @@ mod machine;
 mod options;
 mod outages;
 mod place;
+mod platform;
 mod power_cut;
 mod pruned;
 mod report;

@@ -1,5 +1,6 @@
 //! What was found, printed as it comes and kept as JSON for the table.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,13 @@ pub struct Found {
     pub control: Control,
     /// What went wrong, one line each; empty if held.
     pub problems: Vec<String>,
+}
+
+impl Found {
+    /// Whether the promise was held, and the control says that this could have been seen.
+    fn is_held(&self) -> bool {
+        self.held && self.control.caught && self.problems.is_empty()
+    }
 }
 
 /// The same attack on something that must not withstand it.
@@ -108,7 +116,7 @@ impl Report {
         for problem in &found.problems {
             println!("   PROBLEM: {problem}");
         }
-        let is_held = found.held && found.control.caught && found.problems.is_empty();
+        let is_held = found.is_held();
         println!(
             "   {}: {} ({seconds:.0} s)",
             if is_held { "held" } else { "NOT HELD" },
@@ -151,7 +159,8 @@ impl Report {
 
 /// Prints what was kept, as the README's table.
 pub fn table(promises: &[Promise]) -> ExitCode {
-    println!("| # | promise | found | control | rounds, seed, date |\n|---|---|---|---|---|");
+    println!("| # | promise | found | control | tried |\n|---|---|---|---|---|");
+    let mut machines = BTreeSet::new();
     for promise in promises {
         let text = fs::read_to_string(folder().join(format!("{}.json", promise.name)));
         let Some(kept) = text.ok().and_then(|text| serde_json::from_str::<Kept>(&text).ok()) else {
@@ -159,17 +168,27 @@ pub fn table(promises: &[Promise]) -> ExitCode {
             continue;
         };
         println!(
-            "| {} | {} | {} | {} | {} rounds, seed {}, {} |",
+            "| {} | {}{} | {} | {} | {} rounds, seed {}, {}, {} |",
             promise.number,
             promise.claim,
+            if kept.found.is_held() { "" } else { ": **not held**" },
             kept.found.figure,
             kept.found.control.what,
             kept.rounds,
             kept.seed,
+            time(kept.seconds),
             kept.date
         );
+        machines.insert(kept.machine);
+    }
+    for machine in machines {
+        println!("\nMachine: {machine}.");
     }
     ExitCode::SUCCESS
+}
+
+fn time(seconds: f64) -> String {
+    if seconds < 120.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) }
 }
 
 fn folder() -> PathBuf {

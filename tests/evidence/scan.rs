@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::{BASE64, BASE64URL, HEXLOWER, HEXUPPER};
 
 /// A secret, and every form of it that is looked for.
+#[derive(Clone)]
 pub struct Secret {
     /// As it is.
     pub text: String,

@@ -5,6 +5,9 @@
 //! receiver stopped accepting (half a second after the signal) must be answered; nobody may see the
 //! end of a connection in place of an answer. A request begun later may find the door closed: to
 //! the sender that is an outage, and it comes again.
+//!
+//! In every fourth round the senders are simulated platforms and the receiver comes back: see
+//! [`simulated`].
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -18,6 +21,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::Signal;
+
+mod simulated;
 
 use super::Promise;
 use super::report::{Control, Found};
@@ -44,7 +49,10 @@ const EXIT_MAX: Duration = Duration::from_secs(10);
 /// Rounds at the same time: much of a round is waiting.
 const ROUNDS_AT_ONCE: usize = 3;
 
-/// Control rounds.
+/// One round in so many has simulated platforms as its senders.
+const SIMULATED_EACH: u32 = 4;
+
+/// Control rounds; fewer than [`SIMULATED_EACH`], whose senders would come again.
 const CONTROLS: u32 = 3;
 
 /// How a sender behaves.
@@ -102,6 +110,10 @@ struct Seen {
     too_late: u64,
     slowest_exit: Duration,
     bad_exits: u64,
+    /// Rounds of simulated platforms, their callbacks, and what they had to send again.
+    simulated_stops: u64,
+    simulated: u64,
+    sent_again: u64,
     problems: Vec<String>,
 }
 
@@ -116,6 +128,9 @@ fn run(rounds: u32, seed: u64) -> Found {
         ("connections cut off in a request", seen.cut_off),
         ("refused with 503 though begun in time", seen.refused),
         ("found the door closed, too late", seen.too_late),
+        ("stops under simulated platforms", seen.simulated_stops),
+        ("callbacks of simulated platforms", seen.simulated),
+        ("attempts of theirs that had to be repeated", seen.sent_again),
         ("exits other than code 0 within 10 s", seen.bad_exits),
         ("slowest exit in ms", u64::try_from(seen.slowest_exit.as_millis()).unwrap_or(u64::MAX)),
     ];
@@ -163,6 +178,9 @@ fn rounds_of(rounds: u32, seed: u64, signal: Signal) -> Seen {
 fn round(number: u32, seed: u64, signal: Signal) -> Seen {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     chance.set_stream(u64::from(number));
+    if number % SIMULATED_EACH == SIMULATED_EACH - 1 {
+        return simulated::round(number, seed, &mut chance);
+    }
     let setup = Setup::new();
     let mut server = setup.start();
     let signalled = Arc::new(OnceLock::new());
@@ -338,6 +356,9 @@ impl Seen {
         self.too_late += other.too_late;
         self.slowest_exit = self.slowest_exit.max(other.slowest_exit);
         self.bad_exits += other.bad_exits;
+        self.simulated_stops += other.simulated_stops;
+        self.simulated += other.simulated;
+        self.sent_again += other.sent_again;
         self.problems.extend(other.problems);
     }
 }
