@@ -468,6 +468,21 @@ mod against_others {
         assert_eq!(report["answers"]["503"], 6 * callbacks, "{report}");
     }
 
+    /// Without a number of messages nobody knows how many would have followed.
+    #[test]
+    fn a_suspension_ends_a_closed_loop_that_only_time_bounds() {
+        let fake = Fake::start(|_| Reply::code(503));
+        let folder = tempfile::tempdir().unwrap();
+        let (code, report) = Simulation::of(folder.path(), "gc-notify", fake.address)
+            .with("--connections 4 --duration 1h --speed 20000 --no-probe")
+            .report();
+        assert_eq!(code, Some(1), "{report}");
+        assert!(report["suspended_after_seconds"].as_f64().is_some(), "{report}");
+        let lost = report["lost"].as_array().unwrap();
+        let all: u64 = lost.iter().map(|lost| lost["callbacks"].as_u64().unwrap()).sum();
+        assert_eq!(all, report["callbacks"].as_u64().unwrap(), "{report}");
+    }
+
     /// Four workers are held up, and some hundred callbacks that fell due meanwhile.
     #[test]
     fn a_stall_shows_in_every_callback_that_fell_due_meanwhile() {
