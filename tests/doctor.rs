@@ -126,6 +126,7 @@ struct Memory {
 struct Post {
     method: String,
     authorization: Option<String>,
+    signature: Option<String>,
     body: Vec<u8>,
     json: Option<Value>,
 }
@@ -229,18 +230,19 @@ fn head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Post>> {
         return Ok(None);
     }
     let method = line.split(' ').next().unwrap().to_owned();
-    let (mut authorization, mut length) = (None, 0);
+    let (mut authorization, mut signature, mut length) = (None, None, 0);
     loop {
         line.clear();
         reader.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         match name.to_ascii_lowercase().as_str() {
             "authorization" => authorization = Some(value.trim_start().to_owned()),
+            "x-enp-signature" => signature = Some(value.trim_start().to_owned()),
             "content-length" => length = value.trim().parse().unwrap(),
             _ => {}
         }
     }
-    Ok(Some(Post { method, authorization, body: vec![0; length], json: None }))
+    Ok(Some(Post { method, authorization, signature, body: vec![0; length], json: None }))
 }
 
 fn say(mut socket: &TcpStream, reply: &Reply) -> io::Result<()> {
@@ -272,6 +274,39 @@ mod ours {
             };
             assert_eq!(verdict.with("skipped").len(), skipped, "{platform}: {verdict:#?}");
         }
+    }
+
+    /// One that looks at nothing but whether a signature is there, and one that knows none at all.
+    #[test]
+    fn a_signature_is_held_to_what_a_token_is() {
+        let setup = Setup::new();
+        let secret = setup.path("secret");
+        fs::write(&secret, TOKEN).unwrap();
+        let sources = format!(
+            "[[source]]\nname = \"passport\"\nprovider = \"va-notify\"\n\
+             signature = {{ secret_file = {secret:?} }}\n"
+        );
+        let server = Setup { sources, ..setup };
+        let server = server.start();
+        let verdict = examine(&url(&server), "va-notify-signed", &[]);
+        verdict.assert_finds(&[]);
+        assert_eq!(verdict.with("skipped").len(), 10, "{verdict:#?}");
+        assert!(verdict.said("wrong-token", "sent").contains("signature"), "{verdict:#?}");
+        assert!(verdict.said("wrong-token", "came_back").matches("401").count() == 2);
+        let mut with_another = doctor(&url(&server), "va-notify-signed", &["--format", "json"]);
+        let verdict =
+            Verdict::of(with_another.env("RECEIPTD_TOKEN", "another-secret").output().unwrap());
+        verdict.assert_finds(&[("right-token", "lost")]);
+        assert!(verdict.said("right-token", "mend").contains("urlencode"), "{verdict:#?}");
+
+        let careless = |is_looked_for: bool| {
+            Animal::with(move |post, _| {
+                reply(if is_looked_for && post.signature.is_none() { 401 } else { 204 })
+            })
+        };
+        let let_in = [("no-token", "unsafe"), ("wrong-token", "unsafe")];
+        careless(false).examined_as("va-notify-signed").assert_finds(&let_in);
+        careless(true).examined_as("va-notify-signed").assert_finds(&let_in[1..]);
     }
 
     /// What the report says a right receiver holds is what ours does.
@@ -651,11 +686,9 @@ mod manners {
         let verdict = Verdict::of(without_a_token.env_remove("RECEIPTD_TOKEN").output().unwrap());
         assert_eq!(verdict.code, Some(2), "{verdict:?}");
         assert!(verdict.stderr.contains("--token-file"), "{verdict:?}");
-        for (url, provider) in [
-            ("ftp://127.0.0.1/x", "gc-notify"),
-            ("http://127.0.0.1:1/x", "nobody"),
-            ("http://127.0.0.1:1/x", "va-notify-signed"),
-        ] {
+        for (url, provider) in
+            [("ftp://127.0.0.1/x", "gc-notify"), ("http://127.0.0.1:1/x", "nobody")]
+        {
             let verdict = Verdict::of(doctor(url, provider, &[]).output().unwrap());
             assert_eq!(verdict.code, Some(2), "{verdict:?}");
         }

@@ -190,6 +190,7 @@ fn the_doctor_knows_no_database_and_no_parser() {
         "clock",
         "config::settings::Secret",
         "provider::Provider",
+        "provider::notify::sign",
         "sender",
     ];
     assert_knows_only("doctor", &allowed, &["rusqlite", "std::fs", "std::env", "provider::read"]);

@@ -54,7 +54,7 @@ pub static ANSWER_TIME: Check = Check {
 /// Whether the plainest of callbacks is answered here at all.
 pub async fn redirect(visit: &mut Visit) -> Finding {
     let body = visit.fresh(&REDIRECT, News::Delivered).bytes();
-    let headers = visit.headers();
+    let headers = visit.headers(&body);
     let exchange = visit.post(headers, body).await;
     let is_redirect = matches!(exchange.outcome, Outcome::Answered(300..=303 | 305..=399));
     if is_redirect {
@@ -73,8 +73,9 @@ pub async fn probes(visit: &mut Visit) -> Vec<Finding> {
             continue;
         };
         let asked = visit.rules.answer_asked.unwrap_or(limit);
-        let headers = visit.headers();
-        let exchange = visit.post(headers, specimen::probe(value)).await;
+        let body = specimen::probe(value);
+        let headers = visit.headers(&body);
+        let exchange = visit.post(headers, body).await;
         let is_good = visit.consequence(exchange.outcome).is_accepted();
         let (severity, would) = judge_probe(is_good, exchange.took, asked, limit);
         findings.push(Finding::new(check, severity, exchange.told, would).within(exchange.took));

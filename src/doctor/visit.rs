@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue,
-    USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, USER_AGENT,
 };
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
@@ -16,10 +16,14 @@ use super::specimen::{self, News, Specimen};
 use super::{CHECKS, Question};
 use crate::callback::Kind;
 use crate::client::{Answer, Client, ClientError, Options, Target};
+use crate::provider::notify::sign;
 use crate::sender::{Outcome, Platform, Rules};
 
 /// The senders are Python programs; some proxies treat those in their own way.
 const USER_AGENT_SENT: &str = "python-requests/2.32.3 (receiptd doctor)";
+
+/// Where VA Notify shows a signature instead of a bearer.
+const SIGNATURE: HeaderName = HeaderName::from_static("x-enp-signature");
 
 /// What is shown of an answer.
 const LINE_CHARS_MAX: usize = 80;
@@ -118,9 +122,29 @@ impl Visit {
         token.replace('-', "0").chars().take(length).collect()
     }
 
-    /// What the platform sends beside the body.
-    pub fn headers(&self) -> HeaderMap {
+    /// Whether the platform signs bodies, so that the token is the secret which signs.
+    pub fn is_signed(&self) -> bool {
+        self.platform() == Platform::VaNotifySigned
+    }
+
+    /// What the platform sends beside this body.
+    pub fn headers(&self, body: &[u8]) -> HeaderMap {
+        if self.is_signed() {
+            return self.headers_signed(&self.question.token.0, body);
+        }
         self.headers_with(Some(self.bearer.clone()))
+    }
+
+    /// The same with the signature of that body, which need not be the one that is sent.
+    pub fn headers_signed(&self, secret: &[u8], body: &[u8]) -> HeaderMap {
+        let mut headers = self.headers_with(None);
+        // Only of an object is there a signature.
+        let signature = sign(secret, body).and_then(|hex| HeaderValue::from_str(&hex).ok());
+        if let Some(mut signature) = signature {
+            signature.set_sensitive(true);
+            headers.insert(SIGNATURE, signature);
+        }
+        headers
     }
 
     /// The same with another `Authorization`, or none.
@@ -212,7 +236,7 @@ impl Visit {
     pub async fn expect_accepted(&mut self, check: &'static Check, bodies: &[Bytes]) -> Finding {
         let mut exchanges = Vec::new();
         for body in bodies {
-            let headers = self.headers();
+            let headers = self.headers(body);
             exchanges.push(self.post(headers, body.clone()).await);
         }
         self.judge_accepted(check, &exchanges)
