@@ -264,6 +264,7 @@ pub fn run(
         .map_err(|error| Failure::new(Failure::USAGE, error.to_string()))?;
     let verifier = simulate_verify::Verifier::of(args, env)?;
     let place = place(&target, args.ca_file.as_deref())?;
+    verifier.look(&place)?;
     let probe = simulate_probe::run(args, &target, &place, &request)?;
     let plan = Plan {
         platform: args.provider,
