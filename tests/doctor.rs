@@ -125,6 +125,7 @@ struct Memory {
 /// A request.
 struct Post {
     method: String,
+    path: String,
     authorization: Option<String>,
     signature: Option<String>,
     body: Vec<u8>,
@@ -229,7 +230,9 @@ fn head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Post>> {
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
     }
-    let method = line.split(' ').next().unwrap().to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    drop(words);
     let (mut authorization, mut signature, mut length) = (None, None, 0);
     loop {
         line.clear();
@@ -242,7 +245,7 @@ fn head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Post>> {
             _ => {}
         }
     }
-    Ok(Some(Post { method, authorization, signature, body: vec![0; length], json: None }))
+    Ok(Some(Post { method, path, authorization, signature, body: vec![0; length], json: None }))
 }
 
 fn say(mut socket: &TcpStream, reply: &Reply) -> io::Result<()> {
@@ -599,6 +602,26 @@ mod zoo {
         .examined();
         verdict.assert_finds(&[("redirect", "lost")]);
         assert_eq!(*followed.lock().unwrap(), 0);
+    }
+
+    /// What FastAPI does with a slash too many or too few.
+    #[test]
+    fn one_that_redirects_with_the_body_is_warned_and_examined_where_it_leads() {
+        let at = |paths: &'static [&'static str], to: &'static str, code| {
+            Animal::with(move |post, _| {
+                let is_there = !paths.contains(&&*post.path);
+                if is_there { None } else { Some(Reply { lines: to, ..reply(code)? }) }
+            })
+        };
+        let here = &["/notify/callback"];
+        let within = at(here, "location: /notify/callback/\r\n", 307);
+        within.examined().assert_finds(&[("redirect", "warn")]);
+        let elsewhere = at(here, "location: http://127.0.0.1:1/notify/callback\r\n", 308);
+        let verdict = elsewhere.examined();
+        verdict.assert_finds(&[("redirect", "lost")]);
+        assert!(verdict.said("redirect", "sender_would").contains("without the token"));
+        let in_a_circle = at(&["/notify/callback", "/2"], "location: /2\r\n", 307).examined();
+        assert_eq!(in_a_circle.code, Some(1), "{in_a_circle:#?}");
     }
 
     #[test]

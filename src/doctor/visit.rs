@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, USER_AGENT,
+    HeaderValue, LOCATION, USER_AGENT,
 };
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
@@ -39,6 +39,8 @@ pub struct Exchange {
     pub took: Duration,
     /// Whether the receiver said that it closes the connection.
     pub says_close: bool,
+    /// The path at the same host to which the body is redirected, if it is.
+    pub kept_by_redirect: Option<String>,
 }
 
 /// Who we are, and what we have seen.
@@ -199,12 +201,14 @@ impl Visit {
                 told: format!("no answer after {ms} ms: {problem}"),
                 took,
                 says_close: false,
+                kept_by_redirect: None,
             },
             Ok(answer) => {
                 let line = self.harmless_line(&answer);
                 let colon = if line.is_empty() { "" } else { ": " };
                 let closes = answer.headers.get(CONNECTION).and_then(|value| value.to_str().ok());
                 Exchange {
+                    kept_by_redirect: kept_by_redirect(&answer, self.target()),
                     outcome: Outcome::Answered(answer.code),
                     told: format!("{} in {ms} ms{colon}{line}", answer.code),
                     took,
@@ -265,6 +269,24 @@ impl Visit {
         explain_by(&super::order::UNKNOWN_ID, &mut findings);
         Report { findings, written: self.written }
     }
+}
+
+/// Where a 307 or 308 leads, if that is at the same host and port: there the senders show the token
+/// again.
+fn kept_by_redirect(answer: &Answer, target: &Target) -> Option<String> {
+    let location = answer.headers.get(LOCATION).filter(|_| matches!(answer.code, 307 | 308))?;
+    let location = location.to_str().ok()?;
+    let location = location.split('#').next().unwrap_or_default();
+    if location.starts_with('/') && !location.starts_with("//") {
+        let uri: hyper::Uri = location.parse().ok()?;
+        return Some(uri.path_and_query()?.as_str().to_owned());
+    }
+    let to = Target::parse(location).ok()?;
+    let is_same = |to: &Target| {
+        let is_host = to.host.eq_ignore_ascii_case(&target.host);
+        is_host && (to.is_https, to.port) == (target.is_https, target.port)
+    };
+    is_same(&to).then_some(to.path)
 }
 
 /// The answers, in their order.
