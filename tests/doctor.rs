@@ -717,6 +717,47 @@ mod manners {
         }
     }
 
+    /// Stops this process, and lets it go on after that long.
+    fn freeze(process: u32, time: Duration) {
+        let send = move |signal: &str| {
+            let done = Command::new("kill").args([signal, &process.to_string()]).status();
+            assert!(done.unwrap().success());
+        };
+        send("-STOP");
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            send("-CONT");
+        });
+    }
+
+    /// The receiver answers at once, and the doctor hears it 2 s and 7 s later: in the probe, which
+    /// must be answered within 1 s, and in a receipt, for which a sender waits 5 s.
+    #[test]
+    fn a_doctor_that_stood_still_itself_does_not_blame_the_receiver() {
+        let doctor_id = Arc::new(Mutex::new(None));
+        let frozen = Arc::new(Mutex::new(BTreeSet::new()));
+        let (id, seen) = (Arc::clone(&doctor_id), Arc::clone(&frozen));
+        let animal = Animal::with(move |post, _| {
+            let (what, seconds) = match post.word("status") {
+                _ if post.has("health_check") => ("probe", 2),
+                "permanent-failure" => ("bounce", 7),
+                _ => return None,
+            };
+            if seen.lock().unwrap().insert(what) {
+                freeze(id.lock().unwrap().unwrap(), Duration::from_secs(seconds));
+            }
+            None
+        });
+        let more = ["--format", "json", "--patience", "1"];
+        let mut command = doctor(&animal.start(), "gc-notify", &more);
+        let mut held = doctor_id.lock().unwrap();
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        *held = Some(child.id());
+        drop(held);
+        Verdict::of(child.wait_with_output().unwrap()).assert_finds(&[]);
+        assert_eq!(frozen.lock().unwrap().len(), 2);
+    }
+
     #[test]
     fn the_table_says_what_was_sent_what_came_back_what_would_follow_and_how_to_mend_it() {
         let animal = Animal::with(|post, _| post.json.is_none().then(|| reply(400))?);

@@ -8,7 +8,8 @@ use tokio::time::sleep;
 use super::consequence::span;
 use super::findings::{Check, Finding, Severity};
 use super::specimen::News;
-use super::visit::{Exchange, Visit};
+use super::stall::watched;
+use super::visit::{Exchange, STALLS_MAX, Visit};
 use super::wire::{Pieces, Sent, Wire};
 use crate::sender::Outcome;
 
@@ -54,10 +55,18 @@ pub async fn run(visit: &mut Visit) -> [Finding; 2] {
     let kept = visit.rules.keep_alive.then(|| visit.fresh(&KEEP_ALIVE, News::Delivered).bytes());
     let pause = visit.question.patience.min(SLOW_MAX) / u32::from(PIECES - 1);
     let seen = &*visit;
-    let (slow, kept) = tokio::join!(
-        once(seen, &slow, Pieces::slow(&slow, PIECES.into(), pause)),
-        reuse(seen, kept)
-    );
+    let mut again = STALLS_MAX;
+    let (slow, kept) = loop {
+        let both = async {
+            let pieces = Pieces::slow(&slow, PIECES.into(), pause);
+            tokio::join!(once(seen, &slow, pieces), reuse(seen, kept.clone()))
+        };
+        let (both, stood_still) = watched(both).await;
+        if stood_still.is_zero() || again == 0 {
+            break both;
+        }
+        again -= 1;
+    };
     [slow_body(visit, &slow), keep_alive(visit, kept)]
 }
 

@@ -13,6 +13,7 @@ use rand::rngs::ChaCha8Rng;
 use super::consequence::Consequence;
 use super::findings::{Check, Finding, Report, Severity, Written};
 use super::specimen::{self, News, Specimen};
+use super::stall::watched;
 use super::{CHECKS, Question};
 use crate::callback::Kind;
 use crate::client::{Answer, Client, ClientError, Options, Target};
@@ -24,6 +25,9 @@ const USER_AGENT_SENT: &str = "python-requests/2.32.3 (receiptd doctor)";
 
 /// Where VA Notify shows a signature instead of a bearer.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-enp-signature");
+
+/// How often something is tried again because this process stood still.
+pub const STALLS_MAX: u32 = 3;
 
 /// What is shown of an answer.
 const LINE_CHARS_MAX: usize = 80;
@@ -179,17 +183,34 @@ impl Visit {
 
     /// Posts on a connection of its own, as `requests.post` does.
     pub async fn post(&mut self, headers: HeaderMap, body: Bytes) -> Exchange {
-        let started = Instant::now();
-        let client = Client::new(self.target().clone(), self.options());
-        let answer = match client {
-            Ok(mut client) => client.post(headers, body).await,
-            Err(error) => Err(error),
+        let mut again = STALLS_MAX;
+        let exchange = loop {
+            let (answer, took, stood_still) = self.try_post(headers.clone(), body.clone()).await;
+            if answer.is_err() && !stood_still.is_zero() && again > 0 {
+                again -= 1;
+                continue;
+            }
+            let answer = answer.map_err(|error| error.to_string());
+            break self.exchange(answer, took.saturating_sub(stood_still));
         };
-        let answer = answer.map_err(|error| error.to_string());
-        let exchange = self.exchange(answer, started.elapsed());
         self.answered += 1;
         self.slowest = self.slowest.max(exchange.took);
         exchange
+    }
+
+    /// The answer, the time until then, and how much of it this process stood still.
+    async fn try_post(
+        &self,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> (Result<Answer, ClientError>, Duration, Duration) {
+        let started = Instant::now();
+        let mut client = match Client::new(self.target().clone(), self.options()) {
+            Ok(client) => client,
+            Err(error) => return (Err(error), started.elapsed(), Duration::ZERO),
+        };
+        let (answer, stood_still) = watched(client.post(headers, body)).await;
+        (answer, started.elapsed(), stood_still)
     }
 
     /// What came of a request.
