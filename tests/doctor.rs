@@ -125,7 +125,9 @@ struct Memory {
 /// A request.
 struct Post {
     method: String,
+    path: String,
     authorization: Option<String>,
+    signature: Option<String>,
     body: Vec<u8>,
     json: Option<Value>,
 }
@@ -228,19 +230,22 @@ fn head(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Post>> {
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
     }
-    let method = line.split(' ').next().unwrap().to_owned();
-    let (mut authorization, mut length) = (None, 0);
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    drop(words);
+    let (mut authorization, mut signature, mut length) = (None, None, 0);
     loop {
         line.clear();
         reader.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         match name.to_ascii_lowercase().as_str() {
             "authorization" => authorization = Some(value.trim_start().to_owned()),
+            "x-enp-signature" => signature = Some(value.trim_start().to_owned()),
             "content-length" => length = value.trim().parse().unwrap(),
             _ => {}
         }
     }
-    Ok(Some(Post { method, authorization, body: vec![0; length], json: None }))
+    Ok(Some(Post { method, path, authorization, signature, body: vec![0; length], json: None }))
 }
 
 fn say(mut socket: &TcpStream, reply: &Reply) -> io::Result<()> {
@@ -272,6 +277,39 @@ mod ours {
             };
             assert_eq!(verdict.with("skipped").len(), skipped, "{platform}: {verdict:#?}");
         }
+    }
+
+    /// One that looks at nothing but whether a signature is there, and one that knows none at all.
+    #[test]
+    fn a_signature_is_held_to_what_a_token_is() {
+        let setup = Setup::new();
+        let secret = setup.path("secret");
+        fs::write(&secret, TOKEN).unwrap();
+        let sources = format!(
+            "[[source]]\nname = \"passport\"\nprovider = \"va-notify\"\n\
+             signature = {{ secret_file = {secret:?} }}\n"
+        );
+        let server = Setup { sources, ..setup };
+        let server = server.start();
+        let verdict = examine(&url(&server), "va-notify-signed", &[]);
+        verdict.assert_finds(&[]);
+        assert_eq!(verdict.with("skipped").len(), 10, "{verdict:#?}");
+        assert!(verdict.said("wrong-token", "sent").contains("signature"), "{verdict:#?}");
+        assert!(verdict.said("wrong-token", "came_back").matches("401").count() == 2);
+        let mut with_another = doctor(&url(&server), "va-notify-signed", &["--format", "json"]);
+        let verdict =
+            Verdict::of(with_another.env("RECEIPTD_TOKEN", "another-secret").output().unwrap());
+        verdict.assert_finds(&[("right-token", "lost")]);
+        assert!(verdict.said("right-token", "mend").contains("urlencode"), "{verdict:#?}");
+
+        let careless = |is_looked_for: bool| {
+            Animal::with(move |post, _| {
+                reply(if is_looked_for && post.signature.is_none() { 401 } else { 204 })
+            })
+        };
+        let let_in = [("no-token", "unsafe"), ("wrong-token", "unsafe")];
+        careless(false).examined_as("va-notify-signed").assert_finds(&let_in);
+        careless(true).examined_as("va-notify-signed").assert_finds(&let_in[1..]);
     }
 
     /// What the report says a right receiver holds is what ours does.
@@ -566,6 +604,26 @@ mod zoo {
         assert_eq!(*followed.lock().unwrap(), 0);
     }
 
+    /// What FastAPI does with a slash too many or too few.
+    #[test]
+    fn one_that_redirects_with_the_body_is_warned_and_examined_where_it_leads() {
+        let at = |paths: &'static [&'static str], to: &'static str, code| {
+            Animal::with(move |post, _| {
+                let is_there = !paths.contains(&&*post.path);
+                if is_there { None } else { Some(Reply { lines: to, ..reply(code)? }) }
+            })
+        };
+        let here = &["/notify/callback"];
+        let within = at(here, "location: /notify/callback/\r\n", 307);
+        within.examined().assert_finds(&[("redirect", "warn")]);
+        let elsewhere = at(here, "location: http://127.0.0.1:1/notify/callback\r\n", 308);
+        let verdict = elsewhere.examined();
+        verdict.assert_finds(&[("redirect", "lost")]);
+        assert!(verdict.said("redirect", "sender_would").contains("without the token"));
+        let in_a_circle = at(&["/notify/callback", "/2"], "location: /2\r\n", 307).examined();
+        assert_eq!(in_a_circle.code, Some(1), "{in_a_circle:#?}");
+    }
+
     #[test]
     fn one_that_answers_late_is_refused_by_the_set_up_form() {
         let slow = Duration::from_millis(1_100);
@@ -651,14 +709,53 @@ mod manners {
         let verdict = Verdict::of(without_a_token.env_remove("RECEIPTD_TOKEN").output().unwrap());
         assert_eq!(verdict.code, Some(2), "{verdict:?}");
         assert!(verdict.stderr.contains("--token-file"), "{verdict:?}");
-        for (url, provider) in [
-            ("ftp://127.0.0.1/x", "gc-notify"),
-            ("http://127.0.0.1:1/x", "nobody"),
-            ("http://127.0.0.1:1/x", "va-notify-signed"),
-        ] {
+        for (url, provider) in
+            [("ftp://127.0.0.1/x", "gc-notify"), ("http://127.0.0.1:1/x", "nobody")]
+        {
             let verdict = Verdict::of(doctor(url, provider, &[]).output().unwrap());
             assert_eq!(verdict.code, Some(2), "{verdict:?}");
         }
+    }
+
+    /// Stops this process, and lets it go on after that long.
+    fn freeze(process: u32, time: Duration) {
+        let send = move |signal: &str| {
+            let done = Command::new("kill").args([signal, &process.to_string()]).status();
+            assert!(done.unwrap().success());
+        };
+        send("-STOP");
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            send("-CONT");
+        });
+    }
+
+    /// The receiver answers at once, and the doctor hears it 2 s and 7 s later: in the probe, which
+    /// must be answered within 1 s, and in a receipt, for which a sender waits 5 s.
+    #[test]
+    fn a_doctor_that_stood_still_itself_does_not_blame_the_receiver() {
+        let doctor_id = Arc::new(Mutex::new(None));
+        let frozen = Arc::new(Mutex::new(BTreeSet::new()));
+        let (id, seen) = (Arc::clone(&doctor_id), Arc::clone(&frozen));
+        let animal = Animal::with(move |post, _| {
+            let (what, seconds) = match post.word("status") {
+                _ if post.has("health_check") => ("probe", 2),
+                "permanent-failure" => ("bounce", 7),
+                _ => return None,
+            };
+            if seen.lock().unwrap().insert(what) {
+                freeze(id.lock().unwrap().unwrap(), Duration::from_secs(seconds));
+            }
+            None
+        });
+        let more = ["--format", "json", "--patience", "1"];
+        let mut command = doctor(&animal.start(), "gc-notify", &more);
+        let mut held = doctor_id.lock().unwrap();
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        *held = Some(child.id());
+        drop(held);
+        Verdict::of(child.wait_with_output().unwrap()).assert_finds(&[]);
+        assert_eq!(frozen.lock().unwrap().len(), 2);
     }
 
     #[test]

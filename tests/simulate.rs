@@ -468,6 +468,21 @@ mod against_others {
         assert_eq!(report["answers"]["503"], 6 * callbacks, "{report}");
     }
 
+    /// Without a number of messages nobody knows how many would have followed.
+    #[test]
+    fn a_suspension_ends_a_closed_loop_that_only_time_bounds() {
+        let fake = Fake::start(|_| Reply::code(503));
+        let folder = tempfile::tempdir().unwrap();
+        let (code, report) = Simulation::of(folder.path(), "gc-notify", fake.address)
+            .with("--connections 4 --duration 1h --speed 20000 --no-probe")
+            .report();
+        assert_eq!(code, Some(1), "{report}");
+        assert!(report["suspended_after_seconds"].as_f64().is_some(), "{report}");
+        let lost = report["lost"].as_array().unwrap();
+        let all: u64 = lost.iter().map(|lost| lost["callbacks"].as_u64().unwrap()).sum();
+        assert_eq!(all, report["callbacks"].as_u64().unwrap(), "{report}");
+    }
+
     /// Four workers are held up, and some hundred callbacks that fell due meanwhile.
     #[test]
     fn a_stall_shows_in_every_callback_that_fell_due_meanwhile() {
@@ -592,10 +607,13 @@ mod against_others {
             Reply::code(204)
         });
         let folder = tempfile::tempdir().unwrap();
-        let ended = Simulation::of(folder.path(), "us-notify", fake.address)
-            .with("--count 20 --speed 20000")
-            .run();
-        assert_eq!(ended.code, Some(0), "{ended:?}");
+        // The first of these platforms has a probe, which goes out as the rest does.
+        for platform in ["gc-notify", "us-notify"] {
+            let ended = Simulation::of(folder.path(), platform, fake.address)
+                .with("--count 20 --speed 20000")
+                .run();
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+        }
         let address = fake.address;
         let expected = format!(
             "POST {PATH} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: python-requests/2.32.3\r\n\
@@ -603,6 +621,7 @@ mod against_others {
              Content-Type: application/json\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: "
         );
         let heads = heads.lock().unwrap();
+        assert!(heads[0].ends_with("Content-Length: 22"), "{heads:#?}");
         assert!(heads.iter().all(|head| head.starts_with(&expected)), "{heads:#?}");
     }
 }
@@ -653,7 +672,17 @@ mod without_a_receiver {
     }
 
     #[test]
-    fn a_state_file_that_is_not_there_does_not_hide_the_report() {
+    fn a_state_file_that_can_never_come_is_told_before_anything_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = Simulation::of(folder.path(), "govuk-notify", nobody())
+            .with("--count 5 --speed 20000 --verify-db no-folder/receiptd.db")
+            .run();
+        assert_eq!(ended.code, Some(74), "{ended:?}");
+        assert!(ended.stderr.contains("no-folder/receiptd.db"), "{}", ended.stderr);
+    }
+
+    #[test]
+    fn a_state_file_that_is_not_there_is_warned_of_and_does_not_hide_the_report() {
         let fake = Fake::start(|_| Reply::code(204));
         let folder = tempfile::tempdir().unwrap();
         let ended = Simulation::of(folder.path(), "govuk-notify", fake.address)
@@ -661,6 +690,7 @@ mod without_a_receiver {
             .run();
         assert_eq!(ended.code, Some(74), "{ended:?}");
         assert!(ended.stdout.contains("answers"), "{}", ended.stdout);
-        assert!(ended.stderr.contains("nowhere.db"), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with("receiptd: warning"), "{}", ended.stderr);
+        assert_eq!(ended.stderr.matches("nowhere.db").count(), 2, "{}", ended.stderr);
     }
 }

@@ -166,6 +166,21 @@ fn the_lives_of_messages_know_no_reader_and_no_merge() {
     }
 }
 
+/// The sender is told by the lives what to send and by the rules what follows: whoever could read a
+/// body, or look into the database, could spare the receiver what it must be able to bear.
+#[test]
+fn what_sends_the_lives_knows_no_reader_and_no_database() {
+    let files = ["engine", "schedule", "worker", "connection", "http", "report"];
+    let forbidden = ["rusqlite", "std::fs", "std::env", "tokio::", "hyper", "super::super"];
+    for file in files {
+        assert_knows_only(&format!("simulate/{file}"), &["callback", "sender"], &forbidden);
+    }
+    let allowed = ["client::Target", "provider::notify::sign"];
+    assert_knows_only("simulate/request", &allowed, &forbidden);
+    let allowed = ["clock::Timestamp", "state::compare::PERSONAL"];
+    assert_knows_only("simulate/verify", &allowed, &forbidden);
+}
+
 /// It judges by answers alone: whoever could look into the database would judge only ours.
 #[test]
 fn the_doctor_knows_no_database_and_no_parser() {
@@ -175,6 +190,7 @@ fn the_doctor_knows_no_database_and_no_parser() {
         "clock",
         "config::settings::Secret",
         "provider::Provider",
+        "provider::notify::sign",
         "sender",
     ];
     assert_knows_only("doctor", &allowed, &["rusqlite", "std::fs", "std::env", "provider::read"]);

@@ -25,7 +25,8 @@ use crate::sender::Platform;
 /// For each it says what was sent, what came back, what the platform would do with that, and what to
 /// change.
 ///
-/// The token comes from RECEIPTD_TOKEN or --token-file: use one made for tests. Every id it writes
+/// The token comes from RECEIPTD_TOKEN or --token-file: use one made for tests; for va-notify-signed
+/// it is the secret that signs. Every id it writes
 /// begins with d0c70000- and is listed at the end, so that it can be looked up and removed. If the
 /// URL is not on this machine it asks first.
 #[derive(Debug, clap::Args)]
@@ -39,7 +40,7 @@ A finding is ok; skipped; warn (nothing is lost by it alone); lost (a callback, 
 would be gone for good); unsafe (it accepts what it must refuse).
 
 Exit codes: 0 nothing is lost, nobody let in; 1 something is lost or unsafe; 2 wrong usage;
-69 not reachable.")]
+69 not reachable; 74 a file could not be read.")]
 pub struct Args {
     /// The receiver's URL for callbacks
     #[arg(value_name = "URL")]
@@ -103,10 +104,6 @@ pub fn run(
     env: &[(String, String)],
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    if args.provider == Platform::VaNotifySigned {
-        return Err(Failure::new(Failure::USAGE, "va-notify-signed carries no token to examine")
-            .hint("va-notify sends the same receipts with one"));
-    }
     let target = Target::parse(&args.url)?;
     let token = Secret(replay_post::token(args.token_file.as_deref(), env)?);
     let seed = args.seed.map_or_else(by_chance, Ok)?;

@@ -1,12 +1,13 @@
 //! JUnit XML: how a check reports to a build server.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
 
-use super::output::plain;
+use super::output;
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,16 @@ fn write_case(suite: &str, case: &Case, xml: &mut Writer<&mut dyn Write>) -> io:
     Ok(())
 }
 
+/// What XML can hold: no controls, and neither of the two that are no characters.
+fn plain(text: &str) -> Cow<'_, str> {
+    let is_character = |c: char| !matches!(c, '\u{fffe}' | '\u{ffff}');
+    let text = output::plain(text);
+    if text.chars().all(is_character) {
+        return text;
+    }
+    Cow::Owned(text.chars().map(|c| if is_character(c) { c } else { '\u{fffd}' }).collect())
+}
+
 fn seconds(took: Duration) -> String {
     format!("{:.3}", took.as_secs_f64())
 }
@@ -86,8 +97,8 @@ mod tests {
             result,
         };
         let failed = Failed {
-            message: "2 < 3 & \"so\" on\u{1b}".to_owned(),
-            details: "one\n<two>\u{0}\n".to_owned(),
+            message: "2 < 3 & \"so\" on\u{1b}\u{fffe}".to_owned(),
+            details: "one\n<two>\u{0}\u{ffff}\n".to_owned(),
         };
         let cases = [case("good", Ok(())), case("bad", Err(failed))];
         let mut out = Vec::new();
@@ -98,8 +109,8 @@ mod tests {
 <testsuite name="a suite" tests="2" failures="1" errors="0" time="3.000">
   <testcase classname="a suite" name="good" time="1.500"/>
   <testcase classname="a suite" name="bad" time="1.500">
-    <failure message="2 &lt; 3 &amp; &quot;so&quot; on␛">one
-&lt;two&gt;␀</failure>
+    <failure message="2 &lt; 3 &amp; &quot;so&quot; on␛�">one
+&lt;two&gt;␀�</failure>
   </testcase>
 </testsuite>
 "#

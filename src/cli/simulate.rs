@@ -15,6 +15,7 @@ use super::output::Screen;
 use super::{
     Failure, junit, progress, replay_post, simulate_probe, simulate_report, simulate_verify,
 };
+use crate::callback::Kind;
 use crate::client::{Target, tls_config};
 use crate::sender::Platform;
 use crate::simulate::connection::Tls;
@@ -50,7 +51,8 @@ const CONNECTIONS: usize = 10;
 ///
 /// The token comes from RECEIPTD_TOKEN or --token-file; for va-notify-signed it is the secret that
 /// signs. Exits with 0 if nothing was lost and every state compared is as it should be, with 1 if
-/// not, with 69 if the receiver could never be reached.
+/// not, with 2 on wrong usage, with 69 if the receiver could never be reached, with 74 if a file
+/// could not be used.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -258,13 +260,15 @@ pub fn run(
         Platform::VaNotifySigned => Credential::Signature(token),
         _ => Credential::Bearer(token),
     };
-    let request = Request::new(&target, credential.clone())
+    let request = Request::new(&target, credential)
         .map_err(|error| Failure::new(Failure::USAGE, error.to_string()))?;
     let verifier = simulate_verify::Verifier::of(args, env)?;
-    let probe = simulate_probe::run(args, &target, &credential)?;
     let place = place(&target, args.ca_file.as_deref())?;
+    verifier.look(&place)?;
+    let probe = simulate_probe::run(args, &target, &place, &request)?;
     let plan = Plan {
         platform: args.provider,
+        rules: Kind::ALL.map(|kind| args.provider.rules(kind)),
         lives: &scenario,
         messages: asked.messages,
         pace: asked.pace,
@@ -276,10 +280,7 @@ pub fn run(
     };
     let report = send(plan)?;
     if !report.is_reached && report.attempts > 0 {
-        let causes: Vec<_> = report.no_answers.keys().map(|cause| cause.as_str()).collect();
-        let message = format!("failed to connect to {}: {}", target.authority, causes.join(", "));
-        return Err(Failure::new(Failure::UNAVAILABLE, message)
-            .hint("does the receiver run, and is this its address?"));
+        return Err(unreachable(&target, &report));
     }
     if let Some(path) = &args.truth {
         write_to(path, |out| write_truth(&scenario, report.messages, out))?;
@@ -333,15 +334,27 @@ fn send(plan: Plan<'_>) -> Result<Report, Failure> {
         None => bar.set_message(format!("sending: {} sent, {} lost", status.done, status.lost)),
     });
     bar.finish_and_clear();
-    report.map_err(|error| {
-        let failure = Failure::new(Failure::IO, error.to_string());
+    report.map_err(Failure::from)
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let failure = Self::new(Self::IO, error.to_string());
         match error {
             EngineError::Exhausted(_) => {
                 failure.hint("fewer --connections, a lower --rate, or a higher `ulimit -n`")
             }
             EngineError::System(_) => failure,
         }
-    })
+    }
+}
+
+/// What is said of a receiver that nobody could connect to.
+pub(super) fn unreachable(target: &Target, report: &Report) -> Failure {
+    let causes: Vec<_> = report.no_answers.keys().map(|cause| cause.as_str()).collect();
+    let message = format!("failed to connect to {}: {}", target.authority, causes.join(", "));
+    Failure::new(Failure::UNAVAILABLE, message)
+        .hint("does the receiver run, and is this its address?")
 }
 
 /// One line for each notification; received texts have no line in the language of `replay`.

@@ -1,18 +1,37 @@
 //! The reachability probe that the platform's set-up form sends before it takes a URL.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 
-use super::simulate::Args;
-use super::{Failure, block_on};
+use super::Failure;
+use super::simulate::{self, Args};
 use crate::callback::Kind;
-use crate::client::{Client, ClientError, Options, Target};
-use crate::simulate::request::{Credential, USER_AGENT as SENDER};
+use crate::client::Target;
+use crate::sender::{Platform, Retries, Rules, Wait};
+use crate::simulate::engine::{self, Plan};
+use crate::simulate::life::{Planned, Truth};
+use crate::simulate::report::Report;
+use crate::simulate::request::Request;
+use crate::simulate::schedule::{Lives, Pace};
+use crate::simulate::worker::Place;
 
 /// What the form sends.
-const PROBE: &[u8] = br#"{"health_check": true}"#;
+const BODY: &[u8] = br#"{"health_check": true}"#;
+
+/// The probe, as the only callback of the only message: so it goes out as every other.
+struct Probe;
+
+impl Lives for Probe {
+    fn callbacks(&self, _: u64) -> Vec<Planned> {
+        let body = Bytes::from_static(BODY);
+        vec![Planned { after: Duration::ZERO, kind: Kind::Receipt, body }]
+    }
+
+    fn truth(&self, _: u64) -> Truth {
+        Truth::Silent
+    }
+}
 
 /// Sends the probe, if the platform has one and it is wanted; how long the answer took.
 ///
@@ -21,54 +40,70 @@ const PROBE: &[u8] = br#"{"health_check": true}"#;
 pub fn run(
     args: &Args,
     target: &Target,
-    credential: &Credential,
+    place: &Place,
+    request: &Request,
 ) -> Result<Option<Duration>, Failure> {
-    let rules = args.provider.rules(Kind::Receipt);
-    let (Some(limit), Credential::Bearer(token)) = (rules.probe_max, credential) else {
+    let Some(limit) = args.provider.rules(Kind::Receipt).probe_max else {
         let message = format!("{} sends no probe", args.provider);
         return if args.probe { Err(Failure::new(Failure::USAGE, message)) } else { Ok(None) };
     };
     if args.no_probe {
         return Ok(None);
     }
-    let options = Options {
-        connect_ms_max: limit,
-        answer_ms_max: limit,
+    let report = send(args.provider, limit, place.clone(), request.clone())?;
+    if !report.is_reached {
+        return Err(simulate::unreachable(target, &report));
+    }
+    judge(args.provider, &report)
+}
+
+fn send(
+    platform: Platform,
+    limit: Duration,
+    place: Place,
+    request: Request,
+) -> Result<Report, Failure> {
+    let rules = Rules {
+        connect_max: limit,
+        silence_max: limit,
         keep_alive: false,
-        ca_file: args.ca_file.clone(),
+        retries: Retries { max: 0, wait: Wait::Fixed(Duration::ZERO) },
+        suspends: false,
+        ..platform.rules(Kind::Receipt)
     };
-    let mut client = Client::new(target.clone(), options)?;
-    let started = Instant::now();
-    let answer = block_on(client.post(headers(token)?, Bytes::from_static(PROBE)))?;
+    let plan = Plan {
+        platform,
+        rules: [rules; 4],
+        lives: &Probe,
+        messages: 1,
+        pace: Pace::Closed { lasting: None },
+        speed: 1.0,
+        connections: 1,
+        seed: 0,
+        place,
+        request,
+    };
+    Ok(engine::run(plan, &mut |_| ())?)
+}
+
+/// What the form makes of it.
+fn judge(platform: Platform, report: &Report) -> Result<Option<Duration>, Failure> {
     let refused = |why: &str| {
-        let message =
-            format!("the probe failed, so {} would refuse this URL: {why}", args.provider);
+        let message = format!("the probe failed, so {platform} would refuse this URL: {why}");
         Failure::new(Failure::NO, message)
     };
-    match answer {
-        Ok(answer) if answer.code < 400 => Ok(Some(started.elapsed())),
-        Ok(answer) => {
-            let failure = refused(&format!("it was answered {}", answer.code));
-            Err(if matches!(answer.code, 401 | 403) {
+    if let Some(cause) = report.no_answers.keys().next() {
+        return Err(refused(&format!("no answer: {cause}")));
+    }
+    match report.answers.keys().next() {
+        Some(code @ 400..) => {
+            let failure = refused(&format!("it was answered {code}"));
+            Err(if matches!(code, 401 | 403) {
                 failure.hint("is this the token that the receiver expects?")
             } else {
                 failure
             })
         }
-        Err(error @ ClientError::Answer { .. }) => Err(refused(&error.to_string())),
-        Err(error) => Err(error.into()),
+        _ => Ok(report.latency_max()),
     }
-}
-
-fn headers(token: &[u8]) -> Result<HeaderMap, Failure> {
-    let bearer = [b"Bearer ", token].concat();
-    let mut bearer = HeaderValue::from_bytes(&bearer).map_err(|_| {
-        Failure::new(Failure::USAGE, "the token holds bytes that no header can, such as a newline")
-    })?;
-    bearer.set_sensitive(true);
-    Ok(HeaderMap::from_iter([
-        (USER_AGENT, HeaderValue::from_static(SENDER)),
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (AUTHORIZATION, bearer),
-    ]))
 }

@@ -1,5 +1,7 @@
 //! Holds a receiver against the truth: its state file, or what it answers when asked.
 
+use std::io::{self, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,15 +18,19 @@ use crate::journal;
 use crate::simulate::life::Truth;
 use crate::simulate::scenario::Scenario;
 use crate::simulate::verify::{Verification, differences, id};
+use crate::simulate::worker::Place;
 use crate::sqlite::{self, Access};
 use crate::state::read::Reader;
 use crate::state::tables::{SCHEMA, cursor};
 
-/// How long a receiver may take to settle what it acknowledged.
+/// How long a receiver may stand still while it settles what it acknowledged.
 const SETTLED_MAX: Duration = Duration::from_secs(30);
 
 /// How long what is not as it should be is asked for again: a receiver may work behind its answers.
 const ASKED_AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How long to wait for a receiver that may not be there.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(20);
@@ -75,6 +81,33 @@ impl Verifier {
         }
         let options = Options { ca_file: args.ca_file.clone(), ..Options::default() };
         Ok(Self::Url { template: template.clone(), headers, options })
+    }
+
+    /// Looks whether there can be something to compare with, before an hour is spent on sending.
+    /// Warns of a state that is not there though somebody answers: a receiver makes it before it
+    /// listens. What answers may stand before a receiver that starts later, so it is no error.
+    ///
+    /// # Errors
+    /// If there is no folder in which the state could come about.
+    pub fn look(&self, place: &Place) -> Result<(), Failure> {
+        let Self::State { path, .. } = self else { return Ok(()) };
+        if path.exists() {
+            return Ok(());
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return db::must_exist(path);
+        }
+        let is_answering = |address| TcpStream::connect_timeout(address, CONNECT_MAX).is_ok();
+        if place.addresses.iter().any(is_answering) {
+            let path = path.display();
+            let _ = writeln!(
+                io::stderr(),
+                "receiptd: warning: --verify-db: there is no database at {path} yet, though \
+                 somebody answers at the URL"
+            );
+        }
+        Ok(())
     }
 
     /// Compares the messages below this number.
@@ -133,14 +166,16 @@ fn settled(path: &Path) -> Result<rusqlite::Connection, Failure> {
     let journal = journal::reader::Reader::open(&journal).map_err(db::not_opened)?;
     let last = journal.last_seq().map_err(db::unreadable)?;
     let state = sqlite::open(path, &SCHEMA, Access::Read).map_err(db::not_opened)?;
-    let deadline = Instant::now() + SETTLED_MAX;
+    let (mut reached, mut since) = (None, Instant::now());
     loop {
         let (_, seq) = cursor(&state).map_err(db::unreadable)?;
         if seq >= last {
             return Ok(state);
         }
-        if Instant::now() >= deadline {
-            let message = format!("after 30 s {seq} of {last} callbacks are settled");
+        if reached != Some(seq) {
+            (reached, since) = (Some(seq), Instant::now());
+        } else if since.elapsed() >= SETTLED_MAX {
+            let message = format!("{seq} of {last} callbacks are settled, and none more for 30 s");
             return Err(Failure::new(Failure::NO, message).hint("does the receiver still run?"));
         }
         std::thread::sleep(LOOK);

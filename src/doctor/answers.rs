@@ -12,8 +12,9 @@ use crate::sender::Outcome;
 pub static REDIRECT: Check = Check {
     name: "redirect",
     sends: "a receipt to the URL as it was given",
-    why: "The senders follow a redirect with a GET that has no body: the callback is lost, and the \
-          answer to the GET may even say 200.",
+    why: "The senders follow 301, 302 and 303 with a GET that has no body: the callback is lost, and \
+          the answer to the GET may even say 200. They follow 307 and 308 with the body, but show no \
+          token to another host or port.",
     mend: "Give the platform the URL that the redirect leads to (with or without the last slash, with \
            https), and serve that path as it is: APPEND_SLASH=False, strict_slashes=False, \
            redirect_slashes=False.",
@@ -51,13 +52,22 @@ pub static ANSWER_TIME: Check = Check {
     is_gate: false,
 };
 
-/// Whether the plainest of callbacks is answered here at all.
+/// Whether the plainest of callbacks is answered here at all. A redirect that keeps the body and
+/// leads to the same host is followed by the platforms: what lies there is examined then.
 pub async fn redirect(visit: &mut Visit) -> Finding {
     let body = visit.fresh(&REDIRECT, News::Delivered).bytes();
-    let headers = visit.headers();
+    let headers = visit.headers(&body);
     let exchange = visit.post(headers, body).await;
-    let is_redirect = matches!(exchange.outcome, Outcome::Answered(300..=303 | 305..=399));
-    if is_redirect {
+    if let Some(path) = exchange.kept_by_redirect.clone() {
+        // A query may hold a secret.
+        let shown = path.split('?').next().unwrap_or_default();
+        let told = format!("{}, to {shown}", exchange.told);
+        visit.question.target.path = path;
+        let would =
+            "follow it with body and token: twice the requests, and lost if it ever changes";
+        return Finding::new(&REDIRECT, Severity::Warn, told, would).within(exchange.took);
+    }
+    if matches!(exchange.outcome, Outcome::Answered(301..=303 | 307 | 308)) {
         return visit.judge_accepted(&REDIRECT, &[exchange]);
     }
     Finding::new(&REDIRECT, Severity::Ok, exchange.told, "").within(exchange.took)
@@ -73,8 +83,9 @@ pub async fn probes(visit: &mut Visit) -> Vec<Finding> {
             continue;
         };
         let asked = visit.rules.answer_asked.unwrap_or(limit);
-        let headers = visit.headers();
-        let exchange = visit.post(headers, specimen::probe(value)).await;
+        let body = specimen::probe(value);
+        let headers = visit.headers(&body);
+        let exchange = visit.post(headers, body).await;
         let is_good = visit.consequence(exchange.outcome).is_accepted();
         let (severity, would) = judge_probe(is_good, exchange.took, asked, limit);
         findings.push(Finding::new(check, severity, exchange.told, would).within(exchange.took));

@@ -8,7 +8,8 @@ use tokio::time::sleep;
 use super::consequence::span;
 use super::findings::{Check, Finding, Severity};
 use super::specimen::News;
-use super::visit::{Exchange, Visit};
+use super::stall::watched;
+use super::visit::{Exchange, STALLS_MAX, Visit};
 use super::wire::{Pieces, Sent, Wire};
 use crate::sender::Outcome;
 
@@ -54,16 +55,26 @@ pub async fn run(visit: &mut Visit) -> [Finding; 2] {
     let kept = visit.rules.keep_alive.then(|| visit.fresh(&KEEP_ALIVE, News::Delivered).bytes());
     let pause = visit.question.patience.min(SLOW_MAX) / u32::from(PIECES - 1);
     let seen = &*visit;
-    let (slow, kept) =
-        tokio::join!(once(seen, Pieces::slow(&slow, PIECES.into(), pause)), reuse(seen, kept),);
+    let mut again = STALLS_MAX;
+    let (slow, kept) = loop {
+        let both = async {
+            let pieces = Pieces::slow(&slow, PIECES.into(), pause);
+            tokio::join!(once(seen, &slow, pieces), reuse(seen, kept.clone()))
+        };
+        let (both, stood_still) = watched(both).await;
+        if stood_still.is_zero() || again == 0 {
+            break both;
+        }
+        again -= 1;
+    };
     [slow_body(visit, &slow), keep_alive(visit, kept)]
 }
 
-/// Posts on a connection of its own.
-async fn once(visit: &Visit, body: Pieces) -> Exchange {
+/// Posts the body on a connection of its own, in these pieces.
+async fn once(visit: &Visit, body: &[u8], pieces: Pieces) -> Exchange {
     match Wire::open(visit).await {
         Err(error) => visit.exchange(Err(error.to_string()), Duration::ZERO),
-        Ok(mut wire) => match wire.post(visit, visit.headers(), body).await {
+        Ok(mut wire) => match wire.post(visit, visit.headers(body), pieces).await {
             Sent::Exchange(exchange) => exchange,
             Sent::Closed => {
                 visit.exchange(Err("the connection was closed at once".to_owned()), Duration::ZERO)
@@ -99,13 +110,14 @@ enum Reuse {
 
 async fn reuse(visit: &Visit, body: Option<Bytes>) -> Reuse {
     let Some(body) = body else { return Reuse::NotUsed };
+    let headers = visit.headers(&body);
     let body = || Pieces::whole(&body);
     let no_answer = |problem: String| visit.exchange(Err(problem), Duration::ZERO);
     let mut wire = match Wire::open(visit).await {
         Ok(wire) => wire,
         Err(error) => return Reuse::NotAtAll(no_answer(error.to_string())),
     };
-    match wire.post(visit, visit.headers(), body()).await {
+    match wire.post(visit, headers.clone(), body()).await {
         Sent::Closed => return Reuse::NotAtAll(no_answer("closed at once".to_owned())),
         Sent::Exchange(first) if first.outcome == Outcome::NoAnswer => {
             return Reuse::NotAtAll(first);
@@ -120,7 +132,7 @@ async fn reuse(visit: &Visit, body: Option<Bytes>) -> Reuse {
         if wire.is_closed() {
             return closed("it was closed without a word".to_owned());
         }
-        match wire.post(visit, visit.headers(), body()).await {
+        match wire.post(visit, headers.clone(), body()).await {
             Sent::Closed => return closed("it was closed without a word".to_owned()),
             Sent::Exchange(next) if next.outcome == Outcome::NoAnswer => return closed(next.told),
             Sent::Exchange(next) if next.says_close => return Reuse::SaysClose,

@@ -60,6 +60,11 @@ impl fmt::Display for Consequence {
             Self::Lost(Loss::Refused(code)) => {
                 write!(f, "drop it for ever: {code} is never sent again")
             }
+            Self::Lost(Loss::Redirected(code @ (307 | 308))) => write!(
+                f,
+                "follow the {code} with the body, but elsewhere without the token: refused there, and \
+                 lost for ever"
+            ),
             Self::Lost(Loss::Redirected(code)) => {
                 write!(f, "lose it for ever: a {code} is followed without the body")
             }
@@ -114,7 +119,8 @@ mod tests {
             (Platform::GcNotify, Outcome::Answered(404), "404 is never sent again"),
             (Platform::GcNotify, Outcome::Answered(500), "5 times in all over 155 s"),
             (Platform::GcNotify, Outcome::NoAnswer, "suspended"),
-            (Platform::GovukNotify, Outcome::Answered(308), "308 is followed without the body"),
+            (Platform::GovukNotify, Outcome::Answered(302), "followed without the body"),
+            (Platform::GovukNotify, Outcome::Answered(308), "with the body, but"),
             (Platform::GovukNotify, Outcome::Answered(429), "over 25 min or more"),
             (Platform::VaNotify, Outcome::Answered(429), "429 is never sent again"),
             (Platform::VaNotify, Outcome::NoAnswer, "60 times in all; if"),

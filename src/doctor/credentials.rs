@@ -1,11 +1,10 @@
 //! Who may write: the token as the platform shows it gets in, and nothing else does.
 
-use bytes::Bytes;
 use data_encoding::BASE64;
 use hyper::header::{HeaderMap, HeaderValue};
 
 use super::findings::{Check, Finding, Severity};
-use super::specimen::News;
+use super::specimen::{self, News};
 use super::visit::{Exchange, Visit, told};
 use crate::sender::Outcome;
 
@@ -59,53 +58,117 @@ pub static LOWER_CASE_SCHEME: Check = Check {
     is_gate: false,
 };
 
+/// What a check of the token says where the platform signs instead: what is sent, how to mend it.
+struct Signed {
+    sends: &'static str,
+    mend: &'static str,
+}
+
+/// [`RIGHT_TOKEN`].
+static RIGHT_SIGNATURE: Signed = Signed {
+    sends: "a receipt with its signature under the secret that was given, as `x-enp-signature`",
+    mend: "Is it the secret of the API key that asked for the callback? Signed is Python's `urlencode` \
+           of the payload in the order of its keys (a space is `+`, null is `None`), not the JSON: \
+           compare the hexadecimal HMAC-SHA256 of that.",
+};
+
+/// [`NO_TOKEN`].
+static NO_SIGNATURE: Signed = Signed {
+    sends: "a receipt without `x-enp-signature`",
+    mend: "Check `x-enp-signature` before anything else, in every branch, and answer 401 if it is not \
+           there.",
+};
+
+/// [`WRONG_TOKEN`].
+static WRONG_SIGNATURE: Signed = Signed {
+    sends: "a receipt signed with a made-up secret, and one with the signature of another body",
+    mend: "Compute the signature of the body that came, compare the whole of it, in constant time \
+           (hmac.compare_digest, crypto.timingSafeEqual), and answer 401 if it differs.",
+};
+
+impl Signed {
+    /// The finding in these words, if the platform signs.
+    fn tell(&self, visit: &Visit, finding: Finding) -> Finding {
+        if !visit.is_signed() {
+            return finding;
+        }
+        let mend = if finding.mend.is_empty() { "" } else { self.mend };
+        Finding { sent: self.sends, mend, ..finding }
+    }
+}
+
 /// The token that was given, and what came of it. Only 401 and 403 are about it; what else is
 /// wrong, others tell.
 pub async fn right_token(visit: &mut Visit) -> (Finding, Outcome) {
     let body = visit.fresh(&RIGHT_TOKEN, News::Delivered).bytes();
-    let headers = visit.headers();
+    let headers = visit.headers(&body);
     let exchange = visit.post(headers, body).await;
     let consequence = visit.consequence(exchange.outcome);
     let is_refused = matches!(exchange.outcome, Outcome::Answered(401 | 403));
     let severity = if is_refused { Severity::Lost } else { Severity::Ok };
     let finding = Finding::new(&RIGHT_TOKEN, severity, exchange.told, consequence.to_string());
-    (finding.within(exchange.took), exchange.outcome)
+    (RIGHT_SIGNATURE.tell(visit, finding.within(exchange.took)), exchange.outcome)
 }
 
 /// Everybody who must not get in. `right`: what came of the right token; who gets the same answer,
 /// though it is none below 400, was not refused for the token, and nothing can be told.
 pub async fn refusals(visit: &mut Visit, right: Outcome) -> Vec<Finding> {
     let made_up = visit.made_up_token();
-    let basic = format!("Basic {}", BASE64.encode(format!("receiptd-doctor:{made_up}").as_bytes()));
-    let bearer = |token: &str| HeaderValue::from_str(&format!("Bearer {token}")).ok();
-    let none = visit.headers_with(None);
-    let (wrong, empty) = (visit.headers_with(bearer(&made_up)), visit.headers_with(bearer("")));
-    let basic = visit.headers_with(HeaderValue::from_str(&basic).ok());
     let is_telling = matches!(right, Outcome::Answered(..=399 | 401 | 403));
     let mut findings = Vec::new();
-    for (check, callers) in
-        [(&NO_TOKEN, vec![none]), (&WRONG_TOKEN, vec![wrong, empty]), (&OTHER_SCHEME, vec![basic])]
-    {
-        let exchanges = refused(visit, check, callers).await;
+    for (check, signed) in [
+        (&NO_TOKEN, Some(&NO_SIGNATURE)),
+        (&WRONG_TOKEN, Some(&WRONG_SIGNATURE)),
+        (&OTHER_SCHEME, None),
+    ] {
+        if visit.is_signed() && signed.is_none() {
+            findings.push(Finding::skipped(check, NO_SCHEME));
+            continue;
+        }
+        let exchanges = refused(visit, check, &made_up).await;
         let is_same = !is_telling && exchanges.iter().all(|exchange| exchange.outcome == right);
-        findings.push(if is_same {
+        let finding = if is_same {
             Finding::skipped(check, "the right token gets the same answer: nothing can be told")
         } else {
             judge_refused(check, &exchanges)
+        };
+        findings.push(match signed {
+            Some(signed) => signed.tell(visit, finding),
+            None => finding,
         });
     }
     findings
 }
 
-/// What these callers hear.
-async fn refused(visit: &mut Visit, check: &Check, callers: Vec<HeaderMap>) -> Vec<Exchange> {
+/// Why a check of the scheme is skipped.
+const NO_SCHEME: &str = "va-notify-signed sends no `Authorization`";
+
+/// What the strangers of this check hear.
+async fn refused(visit: &mut Visit, check: &Check, made_up: &str) -> Vec<Exchange> {
     let id = visit.new_id(check, "nothing: it must be refused");
-    let body: Bytes = visit.receipt(&id, News::Delivered).bytes();
+    let body = visit.receipt(&id, News::Delivered).bytes();
     let mut exchanges = Vec::new();
-    for headers in callers {
+    for headers in strangers(visit, check, made_up, &body) {
         exchanges.push(visit.post(headers, body.clone()).await);
     }
     exchanges
+}
+
+/// How those who must not get in present themselves with this body.
+fn strangers(visit: &Visit, check: &Check, made_up: &str, body: &[u8]) -> Vec<HeaderMap> {
+    let known_as = |words: String| visit.headers_with(HeaderValue::from_str(&words).ok());
+    if *check == NO_TOKEN {
+        return vec![visit.headers_with(None)];
+    }
+    if *check == OTHER_SCHEME {
+        let basic = BASE64.encode(format!("receiptd-doctor:{made_up}").as_bytes());
+        return vec![known_as(format!("Basic {basic}"))];
+    }
+    if visit.is_signed() {
+        let of_another = visit.headers(&specimen::probe("true"));
+        return vec![visit.headers_signed(made_up.as_bytes(), body), of_another];
+    }
+    vec![known_as(format!("Bearer {made_up}")), known_as("Bearer ".to_owned())]
 }
 
 /// The worst of the answers decides.
@@ -134,6 +197,9 @@ fn judge_refused(check: &'static Check, exchanges: &[Exchange]) -> Finding {
 
 /// The scheme in lower case: whoever refuses that loses nothing today.
 pub async fn lower_case_scheme(visit: &mut Visit) -> Finding {
+    if visit.is_signed() {
+        return Finding::skipped(&LOWER_CASE_SCHEME, NO_SCHEME);
+    }
     let body = visit.fresh(&LOWER_CASE_SCHEME, News::Delivered).bytes();
     let headers = visit.bearer_after("bearer");
     let exchange = visit.post(headers, body).await;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue,
-    USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, USER_AGENT,
 };
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
@@ -13,13 +13,21 @@ use rand::rngs::ChaCha8Rng;
 use super::consequence::Consequence;
 use super::findings::{Check, Finding, Report, Severity, Written};
 use super::specimen::{self, News, Specimen};
+use super::stall::watched;
 use super::{CHECKS, Question};
 use crate::callback::Kind;
 use crate::client::{Answer, Client, ClientError, Options, Target};
+use crate::provider::notify::sign;
 use crate::sender::{Outcome, Platform, Rules};
 
 /// The senders are Python programs; some proxies treat those in their own way.
 const USER_AGENT_SENT: &str = "python-requests/2.32.3 (receiptd doctor)";
+
+/// Where VA Notify shows a signature instead of a bearer.
+const SIGNATURE: HeaderName = HeaderName::from_static("x-enp-signature");
+
+/// How often something is tried again because this process stood still.
+pub const STALLS_MAX: u32 = 3;
 
 /// What is shown of an answer.
 const LINE_CHARS_MAX: usize = 80;
@@ -35,6 +43,8 @@ pub struct Exchange {
     pub took: Duration,
     /// Whether the receiver said that it closes the connection.
     pub says_close: bool,
+    /// The path at the same host to which the body is redirected, if it is.
+    pub kept_by_redirect: Option<String>,
 }
 
 /// Who we are, and what we have seen.
@@ -118,9 +128,29 @@ impl Visit {
         token.replace('-', "0").chars().take(length).collect()
     }
 
-    /// What the platform sends beside the body.
-    pub fn headers(&self) -> HeaderMap {
+    /// Whether the platform signs bodies, so that the token is the secret which signs.
+    pub fn is_signed(&self) -> bool {
+        self.platform() == Platform::VaNotifySigned
+    }
+
+    /// What the platform sends beside this body.
+    pub fn headers(&self, body: &[u8]) -> HeaderMap {
+        if self.is_signed() {
+            return self.headers_signed(&self.question.token.0, body);
+        }
         self.headers_with(Some(self.bearer.clone()))
+    }
+
+    /// The same with the signature of that body, which need not be the one that is sent.
+    pub fn headers_signed(&self, secret: &[u8], body: &[u8]) -> HeaderMap {
+        let mut headers = self.headers_with(None);
+        // Only of an object is there a signature.
+        let signature = sign(secret, body).and_then(|hex| HeaderValue::from_str(&hex).ok());
+        if let Some(mut signature) = signature {
+            signature.set_sensitive(true);
+            headers.insert(SIGNATURE, signature);
+        }
+        headers
     }
 
     /// The same with another `Authorization`, or none.
@@ -153,17 +183,34 @@ impl Visit {
 
     /// Posts on a connection of its own, as `requests.post` does.
     pub async fn post(&mut self, headers: HeaderMap, body: Bytes) -> Exchange {
-        let started = Instant::now();
-        let client = Client::new(self.target().clone(), self.options());
-        let answer = match client {
-            Ok(mut client) => client.post(headers, body).await,
-            Err(error) => Err(error),
+        let mut again = STALLS_MAX;
+        let exchange = loop {
+            let (answer, took, stood_still) = self.try_post(headers.clone(), body.clone()).await;
+            if answer.is_err() && !stood_still.is_zero() && again > 0 {
+                again -= 1;
+                continue;
+            }
+            let answer = answer.map_err(|error| error.to_string());
+            break self.exchange(answer, took.saturating_sub(stood_still));
         };
-        let answer = answer.map_err(|error| error.to_string());
-        let exchange = self.exchange(answer, started.elapsed());
         self.answered += 1;
         self.slowest = self.slowest.max(exchange.took);
         exchange
+    }
+
+    /// The answer, the time until then, and how much of it this process stood still.
+    async fn try_post(
+        &self,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> (Result<Answer, ClientError>, Duration, Duration) {
+        let started = Instant::now();
+        let mut client = match Client::new(self.target().clone(), self.options()) {
+            Ok(client) => client,
+            Err(error) => return (Err(error), started.elapsed(), Duration::ZERO),
+        };
+        let (answer, stood_still) = watched(client.post(headers, body)).await;
+        (answer, started.elapsed(), stood_still)
     }
 
     /// What came of a request.
@@ -175,12 +222,14 @@ impl Visit {
                 told: format!("no answer after {ms} ms: {problem}"),
                 took,
                 says_close: false,
+                kept_by_redirect: None,
             },
             Ok(answer) => {
                 let line = self.harmless_line(&answer);
                 let colon = if line.is_empty() { "" } else { ": " };
                 let closes = answer.headers.get(CONNECTION).and_then(|value| value.to_str().ok());
                 Exchange {
+                    kept_by_redirect: kept_by_redirect(&answer, self.target()),
                     outcome: Outcome::Answered(answer.code),
                     told: format!("{} in {ms} ms{colon}{line}", answer.code),
                     took,
@@ -212,7 +261,7 @@ impl Visit {
     pub async fn expect_accepted(&mut self, check: &'static Check, bodies: &[Bytes]) -> Finding {
         let mut exchanges = Vec::new();
         for body in bodies {
-            let headers = self.headers();
+            let headers = self.headers(body);
             exchanges.push(self.post(headers, body.clone()).await);
         }
         self.judge_accepted(check, &exchanges)
@@ -241,6 +290,24 @@ impl Visit {
         explain_by(&super::order::UNKNOWN_ID, &mut findings);
         Report { findings, written: self.written }
     }
+}
+
+/// Where a 307 or 308 leads, if that is at the same host and port: there the senders show the token
+/// again.
+fn kept_by_redirect(answer: &Answer, target: &Target) -> Option<String> {
+    let location = answer.headers.get(LOCATION).filter(|_| matches!(answer.code, 307 | 308))?;
+    let location = location.to_str().ok()?;
+    let location = location.split('#').next().unwrap_or_default();
+    if location.starts_with('/') && !location.starts_with("//") {
+        let uri: hyper::Uri = location.parse().ok()?;
+        return Some(uri.path_and_query()?.as_str().to_owned());
+    }
+    let to = Target::parse(location).ok()?;
+    let is_same = |to: &Target| {
+        let is_host = to.host.eq_ignore_ascii_case(&target.host);
+        is_host && (to.is_https, to.port) == (target.is_https, target.port)
+    };
+    is_same(&to).then_some(to.path)
 }
 
 /// The answers, in their order.

@@ -111,7 +111,10 @@ pub enum Next {
 pub enum Loss {
     /// A status code after which the platform does not try again.
     Refused(u16),
-    /// A redirect: followed as a GET without the body, so nobody got the callback.
+    /// A redirect. After 301, 302 and 303 it is followed as a GET without the body, so nobody got
+    /// the callback. After 307 and 308 it is followed with the body, and without the bearer if it
+    /// leads to another host or port; only who knows where it leads can say what comes of that, so
+    /// here it counts as lost. `requests`, `Session.rebuild_method` and `rebuild_auth`.
     Redirected(u16),
     /// The last retry failed too.
     RetriesExhausted,
@@ -123,6 +126,11 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(code) => write!(f, "answered {code}, which is never retried"),
+            Self::Redirected(code @ (307 | 308)) => write!(
+                f,
+                "answered {code}: the platform would follow the redirect with the body, which is not \
+                 tried here"
+            ),
             Self::Redirected(code) => {
                 write!(f, "answered {code}: the redirect is followed without the body")
             }
@@ -237,7 +245,8 @@ impl Rules {
     /// What happens to a callback after its attempt number `attempt`, counted from 1.
     pub fn next(&self, attempt: u32, outcome: Outcome, chance: &mut impl Rng) -> Next {
         let retry = match outcome {
-            Outcome::Answered(code @ 300..=399) if code != 304 => {
+            // Every other status below 400 is as good as 200 to `requests`.
+            Outcome::Answered(code @ (301..=303 | 307 | 308)) => {
                 return Next::Lost(Loss::Redirected(code));
             }
             Outcome::Answered(..400) => return Next::Done,
@@ -297,9 +306,10 @@ mod tests {
     }
 
     #[test]
-    fn every_platform_is_done_with_any_answer_below_300_and_keeps_what_nobody_answered() {
+    fn every_platform_is_done_with_any_answer_below_400_but_a_redirect_and_keeps_what_nobody_answered()
+     {
         for platform in Platform::ALL {
-            for code in [200, 201, 202, 204] {
+            for code in [200, 201, 202, 204, 300, 304, 305, 306] {
                 assert_eq!(next(platform, Kind::Receipt, 1, Outcome::Answered(code)), Next::Done);
             }
             let is_kept = is_again(next(platform, Kind::Receipt, 1, Outcome::NoAnswer));
@@ -335,10 +345,12 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_loses_the_body() {
+    fn a_redirect_loses_the_body_or_leaves_open_what_comes_of_it() {
         for code in [301, 302, 303, 307, 308] {
             let lost = next(Platform::GcNotify, Kind::Receipt, 1, Outcome::Answered(code));
             assert_eq!(lost, Next::Lost(Loss::Redirected(code)));
+            let told = Loss::Redirected(code).to_string();
+            assert_eq!(told.contains("with the body"), code > 303, "{told}");
         }
     }
 

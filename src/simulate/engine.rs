@@ -40,8 +40,10 @@ const WAKER: Token = Token(usize::MAX);
 
 /// What to simulate.
 pub struct Plan<'l> {
-    /// Whose habits.
+    /// Who it is, for the report.
     pub platform: Platform,
+    /// Its habits by kind, in the order of [`Kind::ALL`].
+    pub rules: [Rules; 4],
     /// What happens to each message.
     pub lives: &'l dyn Lives,
     /// How many messages, at most.
@@ -137,7 +139,6 @@ struct Engine<'l> {
     /// Free workers, the longest free one first.
     idle: VecDeque<usize>,
     busy: usize,
-    /// Rules by kind, in the order of [`Kind::ALL`].
     rules: [Rules; 4],
     chance: ChaCha8Rng,
     scratch: Box<[u8]>,
@@ -151,8 +152,8 @@ struct Engine<'l> {
 
 impl<'l> Engine<'l> {
     fn new(plan: Plan<'l>) -> Result<Self, EngineError> {
-        let Plan { platform, lives, messages, pace, speed, connections, seed, place, request } =
-            plan;
+        let Plan { platform, rules, lives, messages, pace, speed, .. } = plan;
+        let Plan { connections, seed, place, request, .. } = plan;
         let poll = Poll::new()?;
         let pacer = Pacer::new(Waker::new(poll.registry(), WAKER)?);
         // The schedule last: making it takes time, and its clock runs from when it is made.
@@ -170,7 +171,7 @@ impl<'l> Engine<'l> {
             workers: (0..connections).map(|n| Worker::new(Token(n), now)).collect(),
             idle: (0..connections).collect(),
             busy: 0,
-            rules: Kind::ALL.map(|kind| platform.rules(kind)),
+            rules,
             chance: ChaCha8Rng::seed_from_u64(seed),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             started: now,

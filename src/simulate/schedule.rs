@@ -200,8 +200,10 @@ impl<'l> Schedule<'l> {
         self.due.is_empty() && self.retries.is_empty() && self.firsts.is_over(now)
     }
 
-    /// Calls off everything there is, telling each callback that will not be sent (again).
+    /// Calls off everything there is, telling each callback that will not be sent (again). Where
+    /// only time bounds the messages, nobody can say which would still have begun: none does.
     pub fn call_off(&mut self, now: Instant, mut tell: impl FnMut(Attempt)) {
+        self.firsts.begin_no_more();
         self.due.drain(..).for_each(|due| tell(due.attempt));
         self.retries.drain().for_each(|Reverse((_, _, attempt))| tell(attempt));
         while let Some(attempt) =
@@ -280,6 +282,13 @@ impl Firsts {
             }
             *current = Some((*next_message, lives.callbacks(*next_message), 0));
             *next_message += 1;
+        }
+    }
+
+    /// No other message begins, if it is a time that ends them.
+    fn begin_no_more(&mut self) {
+        if let Self::Closed { next_message, messages, until: Some(_), .. } = self {
+            *messages = *next_message;
         }
     }
 
@@ -417,5 +426,18 @@ mod tests {
             assert_eq!(told, [(0, 0), (0, 1), (1, 0), (1, 1)], "{pace:?}");
             assert!(schedule.is_over(start));
         }
+    }
+
+    #[test]
+    fn calling_off_ends_though_only_time_bounds_the_messages() {
+        let start = Instant::now();
+        let pace = Pace::Closed { lasting: Some(seconds(10)) };
+        let mut schedule = Schedule::new(&TwoEach, u64::MAX, pace, 1.0, start);
+        assert_eq!(schedule.take(start).map(|due| due.attempt), Some(attempt(0, 0)));
+        let mut told = Vec::new();
+        schedule.call_off(start, |attempt| told.push(attempt));
+        assert_eq!(told, [attempt(0, 1)]);
+        assert!(schedule.is_over(start));
+        assert_eq!(schedule.messages(), 1);
     }
 }

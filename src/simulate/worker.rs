@@ -18,7 +18,7 @@ use crate::sender::Rules;
 const FRESH: Duration = Duration::from_millis(1);
 
 /// Where the receiver is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Place {
     /// Its addresses, in the order in which they are tried.
     pub addresses: Vec<SocketAddr>,
