@@ -11,6 +11,8 @@
 //!   again from the journal. Receiving goes on meanwhile.
 
 mod batch;
+#[cfg(test)]
+mod files;
 mod open;
 mod pace;
 pub mod prune;
