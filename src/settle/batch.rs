@@ -476,4 +476,14 @@ mod tests {
             assert_eq!(kept, (number.to_owned(), Timestamp::from_unix_micros(5).to_string()));
         }
     }
+
+    #[test]
+    fn a_source_whose_words_are_all_known_is_not_counted_among_those_with_unknown_ones() {
+        let (gc, _, dialects) = sources();
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let body = r#"{"id": "a", "status": "sent", "notification_type": "sms"}"#;
+        let tally = settle(&connection, &[callback(1, &gc, body)], &dialects).unwrap();
+        let events = BTreeMap::from([((gc, Kind::Receipt), 1)]);
+        assert_eq!(tally, Tally { events, ..Tally::default() });
+    }
 }

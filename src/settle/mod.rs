@@ -12,6 +12,8 @@
 //! - [`Known`] says whether a callback for which there is no room repeats one that is kept.
 
 mod batch;
+#[cfg(test)]
+mod files;
 mod known;
 mod open;
 mod pace;

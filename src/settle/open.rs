@@ -255,3 +255,145 @@ fn remove_wal(path: &Path) {
         let _ = std::fs::remove_file(PathBuf::from(name));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::files::{Files, clock, known};
+    use super::*;
+
+    #[test]
+    fn a_state_that_belongs_to_its_journal_is_opened_and_neither_is_changed() {
+        let files = Files::settled(&["a", "b", "c"]);
+        let (id, ..) = files.journal_says();
+        for (last, ids) in [(3, &[][..]), (4, &["d"][..])] {
+            files.append(4, ids);
+            let opened = files.open();
+            assert_eq!((opened.journal_id.as_ref(), opened.seq), (Some(&id), 3));
+            assert_eq!(files.journal_says(), (id.clone(), last, 0));
+            assert_eq!(files.aside(), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_state_as_old_as_the_last_pruning_fits_and_an_older_one_is_set_aside() {
+        let files = Files::settled(&["a", "b"]);
+        let older = files.copy_of(&files.state);
+        files.append(3, &["c"]);
+        files.rebuild();
+        files.prune_bodies(3);
+        assert_eq!(files.open().seq, 3);
+        assert_eq!(files.aside(), [""; 0]);
+        fs::copy(older, &files.state).unwrap();
+        let mut opened = files.open();
+        assert_eq!((opened.journal_id, opened.seq), (None, 0));
+        let aside = files.aside();
+        assert!(aside.len() == 1 && aside[0].contains("older-than-pruned"), "{aside:?}");
+        assert_eq!(copy_base(&mut opened.connection, &files.journal).unwrap(), 3);
+        assert_eq!(known(&opened.connection), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn the_state_of_another_journal_is_set_aside_and_the_journal_stays_itself() {
+        let (files, other) = (Files::settled(&["a", "b"]), Files::settled(&["x"]));
+        let before = files.journal_says();
+        fs::copy(&other.state, &files.state).unwrap();
+        let opened = files.open();
+        assert_eq!((opened.journal_id, opened.seq), (None, 0));
+        assert_eq!(files.journal_says(), before);
+        let aside = files.aside();
+        assert!(aside.len() == 1 && aside[0].contains("of-another-journal"), "{aside:?}");
+    }
+
+    #[test]
+    fn a_journal_that_lacks_what_its_state_has_settled_takes_it_over() {
+        let files = Files::settled(&["a", "b"]);
+        let older = files.copy_of(&files.journal);
+        files.append(3, &["c"]);
+        files.rebuild();
+        let (id, ..) = files.journal_says();
+        for restore in [true, false] {
+            if restore {
+                fs::copy(&older, &files.journal).unwrap();
+            } else {
+                fs::remove_file(&files.journal).unwrap();
+            }
+            let opened = files.open();
+            assert_eq!((opened.journal_id.as_ref(), opened.seq), (Some(&id), 3));
+            assert_eq!(files.journal_says(), (id.clone(), 3, 3));
+            assert_eq!(known(&files.journal_writer()), ["a 1 0", "b 1 0", "c 1 0"]);
+            assert_eq!(files.aside(), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_damaged_state_is_set_aside_and_one_of_a_newer_version_stays_where_it_is() {
+        let files = Files::settled(&["a"]);
+        let newer = Connection::open(&files.state).unwrap();
+        newer.pragma_update(None, "user_version", 99).unwrap();
+        drop(newer);
+        assert!(open_state(&files.state, &clock()).is_err());
+        assert!(files.state.exists());
+        assert_eq!(files.aside(), [""; 0]);
+        fs::write(&files.state, "not a database ".repeat(1000)).unwrap();
+        assert_eq!(open_state(&files.state, &clock()).unwrap().seq, 0);
+        assert_eq!(files.aside().len(), 1);
+    }
+
+    #[test]
+    fn a_file_is_set_aside_with_its_log_if_it_has_one_and_a_log_that_stays_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receiptd.db");
+        let log = folder.path().join("receiptd.db-wal");
+        fs::write(&path, "").unwrap();
+        let aside = set_aside(&path, "damaged", &clock()).unwrap();
+        assert!(aside.exists() && !path.exists());
+
+        fs::write(&path, "").unwrap();
+        fs::write(&log, "log").unwrap();
+        assert_eq!(set_aside(&path, "damaged", &clock()).unwrap(), aside);
+        let log_aside = PathBuf::from(format!("{}-wal", aside.display()));
+        assert_eq!(fs::read_to_string(&log_aside).unwrap(), "log");
+        assert!(!log.exists());
+
+        fs::remove_file(&log_aside).unwrap();
+        fs::create_dir(&log_aside).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::write(&log, "log").unwrap();
+        assert!(set_aside(&path, "damaged", &clock()).is_err());
+    }
+
+    #[test]
+    fn a_rebuilt_state_is_in_the_place_and_of_the_mode_of_the_old_without_its_log() {
+        let files = Files::settled(&["a", "b", "c"]);
+        fs::set_permissions(&files.state, fs::Permissions::from_mode(0o604)).unwrap();
+        let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", files.state.display()));
+        fs::write(beside("-wal"), "the log of the old one").unwrap();
+        fs::write(beside("-rebuilding"), "left behind").unwrap();
+        assert_eq!(files.rebuild(), 3);
+        assert!(!beside("-wal").exists() && !beside("-rebuilding").exists());
+        assert_eq!(fs::metadata(&files.state).unwrap().permissions().mode() & 0o777, 0o604);
+        assert_eq!(known(&files.open().connection), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn settling_afresh_goes_as_far_as_it_is_told_and_tells_each_step() {
+        let files = Files::settled(&["a", "b", "c", "d"]);
+        let path = files.folder.path().join("afresh.db");
+        let mut told = Vec::new();
+        let reached =
+            settle_afresh(&path, &files.journal, 3, 2, |seq, last| told.push((seq, last))).unwrap();
+        assert_eq!((reached, told), (3, vec![(2, 3), (3, 3)]));
+        let opened = open_state(&path, &clock()).unwrap();
+        assert_eq!((opened.journal_id, opened.seq), (Some(files.journal_says().0), 3));
+        assert_eq!(known(&opened.connection), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn the_folder_that_is_synced_is_that_of_the_file_and_without_one_the_current() {
+        sync_folder(Path::new("receiptd.db")).unwrap();
+        assert!(sync_folder(Path::new("no-such-folder/receiptd.db")).is_err());
+    }
+}

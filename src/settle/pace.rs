@@ -150,4 +150,58 @@ mod tests {
         }
         assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
     }
+
+    #[test]
+    fn arrivals_that_settling_could_follow_only_at_full_speed_are_a_burst() {
+        let (mut pace, ..) = after_a_second_at(20_000);
+        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_settling_comfortably_follows_is_no_burst_up_to_the_share_itself() {
+        let (mut pace, ..) = after_a_second_at(50_000);
+        pace.settling = Some(40_000.0);
+        pace.arriving = 40_000.0 * BURST_SHARE;
+        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+        pace.arriving += 1.0;
+        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn less_than_a_window_says_nothing_about_arrivals_and_more_than_one_does() {
+        let (mut pace, now, seq) = after_a_second_at(50_000);
+        pace.committed(now + WINDOW / 2, seq);
+        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+        pace.committed(now + WINDOW * 3, seq);
+        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_dip_is_no_pause_and_giving_way_goes_on() {
+        let (mut pace, now, seq) = after_a_second_at(50_000);
+        // 15,000/s, which alone would not be a burst.
+        pace.committed(now + WINDOW, seq + 750);
+        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+        // Exactly the fraction that tells the two apart is still a dip.
+        pace.arriving = 10_000.0 * PAUSE;
+        pace.committed(now + WINDOW * 2, seq + 750 + 500);
+        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn giving_way_ends_after_the_longest_wait_and_not_before_while_the_burst_lasts() {
+        let (mut pace, now, seq) = after_a_second_at(50_000);
+        assert_ne!(pace.rest(TOOK, WAIT_MAX), Duration::ZERO);
+        assert_eq!(pace.rest(TOOK, WAIT_MAX + TOOK), Duration::ZERO);
+        pace.committed(now + WINDOW, seq + 2_500);
+        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_mean_follows_the_newest_measurement_by_its_weight() {
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(close(mean(0.0, 100.0), 100.0 * NEW));
+        assert!(close(mean(100.0, 0.0), 100.0 - 100.0 * NEW));
+        assert!(close(mean(100.0, 100.0), 100.0));
+    }
 }

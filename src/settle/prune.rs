@@ -232,3 +232,122 @@ fn empty_log(
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::files::{Files, at, known};
+    use super::*;
+    use crate::sqlite::Durability;
+
+    /// Connections of our own, that notice pruning which does not end.
+    struct OwnHands {
+        journal: Connection,
+        state: Connection,
+        works: usize,
+    }
+
+    impl OwnHands {
+        fn count(&mut self) {
+            self.works += 1;
+            assert!(self.works < 1000, "pruning a few callbacks does not end");
+        }
+    }
+
+    impl Hands for OwnHands {
+        fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
+            self.count();
+            Ok(work(&mut self.journal)?)
+        }
+
+        fn on_state(&mut self, work: Work) -> Result<i64, PruneError> {
+            self.count();
+            Ok(work(&mut self.state)?)
+        }
+    }
+
+    fn state_of(files: &Files) -> Connection {
+        sqlite::open(&files.state, &tables::SCHEMA, Access::Write(Durability::Full)).unwrap()
+    }
+
+    /// Prunes what arrived before that second; the progress it told, too.
+    fn prune_before(
+        files: &Files,
+        second: i64,
+        bodies_only: bool,
+    ) -> Result<(Pruned, Vec<(i64, i64)>), PruneError> {
+        let mut hands =
+            OwnHands { journal: files.journal_writer(), state: state_of(files), works: 0 };
+        let order = Order { before: at(second), bodies_only };
+        let mut told = Vec::new();
+        let pruned = prune(order, (&files.journal, &files.state), &mut hands, |done, all| {
+            told.push((done, all));
+            assert!(told.len() < 1000, "pruning a few callbacks does not end");
+        })?;
+        Ok((pruned, told))
+    }
+
+    fn pruned(callbacks: i64, subjects: i64) -> Pruned {
+        Pruned { callbacks, subjects, is_log_empty: true }
+    }
+
+    #[test]
+    fn what_is_pruned_is_counted_and_told_of_what_there_is_to_prune() {
+        let files = Files::settled(&["a", "b", "c", "d", "e"]);
+        assert_eq!(prune_before(&files, 4, false).unwrap(), (pruned(3, 3), vec![(3, 3)]));
+        assert_eq!(known(&state_of(&files)), ["d 1 0", "e 1 0"]);
+        assert_eq!(prune_before(&files, 6, false).unwrap(), (pruned(2, 2), vec![(2, 2)]));
+        assert_eq!(prune_before(&files, 6, false).unwrap(), (pruned(0, 0), vec![]));
+        assert_eq!(known(&state_of(&files)), [""; 0]);
+        assert_eq!(known(&files.journal_writer()), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_heard_of_since_stays_in_both_files_and_the_rest_in_neither() {
+        let files = Files::settled(&["a", "b", "a"]);
+        assert_eq!(prune_before(&files, 3, false).unwrap().0, pruned(2, 1));
+        assert_eq!(known(&state_of(&files)), ["a 1 1"]);
+        assert_eq!(known(&files.journal_writer()), ["a 1 0"]);
+        files.rebuild();
+        assert_eq!(known(&state_of(&files)), ["a 1 1"]);
+    }
+
+    #[test]
+    fn a_state_of_another_journal_or_older_than_the_last_pruning_is_not_pruned_by() {
+        let (files, other) = (Files::settled(&["a", "b"]), Files::settled(&["x", "y"]));
+        let older = files.copy_of(&files.state);
+        files.append(3, &["c"]);
+        files.rebuild();
+        assert_eq!(prune_before(&files, 4, true).unwrap().0, pruned(3, 0));
+        for state in [&older, &other.state] {
+            fs::copy(state, &files.state).unwrap();
+            let refused = prune_before(&files, 100, false);
+            assert!(matches!(refused, Err(PruneError::NotItsState)), "{refused:?}");
+        }
+        assert_eq!(known(&files.journal_writer()), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn callbacks_that_a_restored_journal_took_over_from_its_state_are_not_settled_again() {
+        let files = Files::settled(&["a", "b"]);
+        let older = files.copy_of(&files.journal);
+        files.append(3, &["c"]);
+        files.rebuild();
+        fs::copy(older, &files.journal).unwrap();
+        drop(files.open());
+        assert_eq!(prune_before(&files, 100, true).unwrap().0, pruned(2, 0));
+        assert_eq!(known(&files.journal_writer()), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn a_log_that_one_reader_holds_is_not_said_to_be_empty() {
+        let files = Files::settled(&["a"]);
+        let reader = Connection::open(&files.state).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM notification_row").unwrap();
+        let (held, _) = prune_before(&files, 2, false).unwrap();
+        assert_eq!(held, Pruned { is_log_empty: false, ..pruned(1, 1) });
+        drop(reader);
+        assert_eq!(prune_before(&files, 2, false).unwrap().0, pruned(0, 0));
+    }
+}

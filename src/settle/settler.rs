@@ -195,3 +195,152 @@ pub fn start(
         })?;
     Ok((Settler { thread: Some(thread), shared, progress }, settled))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::super::files::{Files, at, known};
+    use super::*;
+    use crate::journal;
+    use crate::sqlite::Durability;
+
+    /// Far more than any of this takes.
+    const PATIENCE: Duration = Duration::from_secs(15);
+
+    struct Running {
+        settler: Settler,
+        settled: Settled,
+        batches: mpsc::Receiver<usize>,
+    }
+
+    /// How far the journal of these files has got.
+    fn progress(files: &Files) -> Arc<Progress> {
+        let options = journal::Options {
+            queue_callbacks_max: 1,
+            queue_bytes_max: 1,
+            batch_callbacks_max: 1,
+            free_bytes_min: 0,
+            reserve_bytes: 0,
+            durability: Durability::Normal,
+        };
+        let (journal, writer, _) =
+            journal::start(&files.journal, options, Box::new(|_| {})).unwrap();
+        let progress = Arc::clone(journal.progress());
+        journal.close();
+        writer.join();
+        progress
+    }
+
+    fn run(files: &Files, callbacks_max: usize) -> Running {
+        let (path, journal) = (files.state.clone(), files.journal.clone());
+        let options = Options { path, journal, callbacks_max, clock: Clock::by_hand(at(0)) };
+        let (tell, batches) = mpsc::channel();
+        let observer = Box::new(move |report: &Report| {
+            let _ = tell.send(report.callbacks);
+        });
+        let (settler, settled) = start(options, files.open(), progress(files), observer).unwrap();
+        Running { settler, settled, batches }
+    }
+
+    /// What `work` returns; `None` if it takes longer than any patience.
+    fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || drop(tell.send(work())));
+        told.recv_timeout(PATIENCE).ok()
+    }
+
+    fn reaches(settled: &Settled, seq: i64) -> Option<bool> {
+        let settled = settled.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        in_time(move || runtime.block_on(settled.reaches(seq)))
+    }
+
+    fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if is_so() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+
+    fn state_of(files: &Files) -> Vec<String> {
+        known(&files.open().connection)
+    }
+
+    #[test]
+    fn settling_goes_on_behind_its_cursor_in_batches_as_large_as_allowed() {
+        let files = Files::settled(&["a", "b"]);
+        files.append(3, &["c", "d", "e"]);
+        let Running { settler, settled, batches } = run(&files, 2);
+        assert_eq!(reaches(&settled, 5), Some(true));
+        assert_eq!((settled.seq(), settled.owed_since()), (5, None));
+        assert!(!settled.is_failing());
+        settler.stop(Instant::now() + PATIENCE);
+        assert_eq!(batches.iter().collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(state_of(&files), ["a 1 0", "b 1 0", "c 1 0", "d 1 0", "e 1 0"]);
+    }
+
+    #[test]
+    fn stopping_settles_what_is_committed_and_then_takes_no_longer() {
+        let files = Files::settled(&["a"]);
+        files.append(2, &["b"; 50]);
+        let Running { settler, settled, .. } = run(&files, 1);
+        let began = Instant::now();
+        settler.stop(began + PATIENCE);
+        assert!(began.elapsed() < PATIENCE, "it waits for nothing once all is settled");
+        assert_eq!(settled.seq(), 51);
+        assert_eq!(state_of(&files), ["a 1 0", "b 1 49"]);
+    }
+
+    #[test]
+    fn once_settling_has_ended_nobody_waits_for_it() {
+        let files = Files::settled(&["a", "b"]);
+        let Running { settler, settled, .. } = run(&files, 1);
+        let on_thread = settler.on_thread();
+        let ran = on_thread.clone();
+        assert_eq!(in_time(move || ran.run(|_| 7)), Some(Some(7)));
+        drop(settler);
+        assert_eq!(reaches(&settled, 3), Some(false));
+        assert_eq!(reaches(&settled, 2), Some(true));
+        assert_eq!(in_time(move || on_thread.run(|_| 7)), Some(None));
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_written_is_tried_again_and_set_aside_by_nobody() {
+        let files = Files::settled(&["a"]);
+        files.append(2, &["b"]);
+        let other = Connection::open(&files.state).unwrap();
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON notification_row
+                      BEGIN SELECT raise(ABORT, 'refused'); END";
+        other.execute_batch(refuse).unwrap();
+        let Running { settler, settled, .. } = run(&files, 1);
+        assert!(eventually(|| settled.is_failing()));
+        assert!(eventually(|| settled.owed_since() == Some(at(2))), "it says since when");
+        other.execute_batch("DROP TRIGGER refuse").unwrap();
+        assert_eq!(reaches(&settled, 2), Some(true));
+        assert_eq!((settled.is_failing(), settled.owed_since()), (false, None));
+        settler.stop(Instant::now() + PATIENCE);
+        assert_eq!(state_of(&files), ["a 1 0", "b 1 0"]);
+        assert_eq!(files.aside(), [""; 0]);
+    }
+
+    #[test]
+    fn stopping_does_not_wait_for_a_state_that_cannot_be_written() {
+        let files = Files::settled(&["a"]);
+        files.append(2, &["b"]);
+        let other = Connection::open(&files.state).unwrap();
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON notification_row
+                      BEGIN SELECT raise(ABORT, 'refused'); END";
+        other.execute_batch(refuse).unwrap();
+        let Running { settler, settled, .. } = run(&files, 1);
+        assert!(eventually(|| settled.is_failing()));
+        let began = Instant::now();
+        settler.stop(began + PATIENCE);
+        assert!(began.elapsed() < PATIENCE);
+        assert_eq!(settled.seq(), 1);
+    }
+}
