@@ -5,8 +5,9 @@
 //! its head must go soon. So each connection carries a [`Watch`] that knows what it is doing and
 //! since when, and a sweep four times a second ends what is overdue.
 //!
-//! When every place is taken and somebody waits for one, the longest silent caller makes room:
-//! first those that never authenticated, then senders between two callbacks. Never one that is
+//! When every place is taken and somebody waits for one, the longest silent callers make room:
+//! first those that never authenticated, several at once because in a flood of them the next is
+//! near, then senders between two callbacks, one at a time. Never one that is
 //! being served, and nobody within `GRACE`: a sender whose request is still on its way must not
 //! be taken for a silent stranger. Whoever has to leave is never answered 4xx, because that would
 //! make a sender drop its callback for good.
@@ -27,6 +28,9 @@ use crate::config::settings::Limits;
 /// How long a connection may be silent before it can be asked to make room: two round trips of a
 /// TLS handshake across a continent.
 const GRACE: Duration = Duration::from_millis(250);
+
+/// One stranger of so many leaves at once when room is made.
+const STRANGERS_SHARE: usize = 32;
 
 /// How often somebody who waits for a place looks whether a caller has been silent for too long.
 const LOOK: Duration = Duration::from_millis(25);
@@ -172,17 +176,23 @@ struct Open {
 }
 
 impl Open {
-    /// Asks the most dispensable to leave, if there is one and none is leaving already.
-    fn evict_one(&self) {
+    /// Asks the most dispensable to leave, unless somebody is leaving already: one sender, or of
+    /// strangers `strangers_max`. In a flood of them the next will need a place at once, and
+    /// looking for one takes as long as looking for many.
+    fn make_room(&self, strangers_max: usize) {
         let Some(now_ms) = self.watches.values().next().map(|watch| watch.now_ms()) else { return };
         if self.watches.values().any(|watch| watch.is_evicted()) {
             return;
         }
         let silent = self.watches.values().filter(|watch| watch.silent_for(now_ms) >= GRACE);
-        let first = silent
-            .filter_map(|watch| Some((watch.dispensable()?, watch)))
-            .min_by_key(|(rank, watch)| (*rank, watch.since_ms.load(Ordering::Relaxed)));
-        if let Some((_, watch)) = first {
+        let mut leaving: Vec<_> = silent
+            .filter_map(|watch| {
+                Some(((watch.dispensable()?, watch.since_ms.load(Ordering::Relaxed)), watch))
+            })
+            .collect();
+        leaving.sort_unstable_by_key(|(order, _)| *order);
+        let strangers = leaving.iter().take_while(|((rank, _), _)| *rank == 0).count();
+        for (_, watch) in leaving.iter().take(strangers.min(strangers_max).max(1)) {
             watch.evict();
         }
     }
@@ -234,7 +244,7 @@ impl Connections {
     fn try_admit(self: &Arc<Self>) -> Option<Place> {
         let mut open = self.lock();
         if open.watches.len() >= self.limits.connections_max {
-            open.evict_one();
+            open.make_room(self.limits.connections_max / STRANGERS_SHARE);
             return None;
         }
         let number = open.next;

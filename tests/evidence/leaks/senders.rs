@@ -178,7 +178,8 @@ fn personal(setup: &Setup) -> Vec<Secret> {
     found.iter().step_by(step).take(PERSONAL_MAX).map(|text| Secret::new(text)).collect()
 }
 
-/// A receiver that accepts everything and answers with the whole of what it was sent, its head too.
+/// A receiver that takes nothing and answers with the whole of what it was sent, the token first, as
+/// some frameworks do when they validate.
 fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -202,14 +203,16 @@ fn repeat(stream: TcpStream) -> std::io::Result<()> {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap_or(0);
         }
-        seen.push_str(&line);
+        // The beginning of an answer is what is shown.
+        let is_first = line.to_ascii_lowercase().starts_with("authorization:");
+        seen.insert_str(if is_first { 0 } else { seen.len() }, &line);
         if line == "\r\n" {
             break;
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length:";
+    let head = "HTTP/1.1 422 Unprocessable Content\r\nconnection: close\r\ncontent-length:";
     let answer = format!("{head} {}\r\n\r\n{seen}", seen.len() + body.len());
     reader.get_mut().write_all(&[answer.as_bytes(), &body].concat())
 }
