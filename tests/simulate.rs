@@ -435,6 +435,7 @@ mod against_others {
         let victim = victim.lock().unwrap().clone().unwrap();
         assert!(ended.stdout.contains(&victim), "{}", ended.stdout);
         assert!(ended.stdout.contains("answered 400, which is never retried"), "{}", ended.stdout);
+        assert!(!ended.stdout.contains(" \n"), "{}", ended.stdout);
         let junit = std::fs::read_to_string(junit).unwrap();
         assert!(junit.contains("failures=\"1\"") && junit.contains(&victim), "{junit}");
     }
