@@ -280,6 +280,11 @@ mod against_the_receiver {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains("the probe failed"), "{}", ended.stderr);
         assert!(ended.stderr.contains("is this the token"), "{}", ended.stderr);
+        let mut elsewhere = Simulation::of(setup.folder.path(), "gc-notify", receiver.callbacks);
+        elsewhere.arguments[1].push_str("-elsewhere");
+        let ended = elsewhere.run();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("is this the path"), "{}", ended.stderr);
     }
 
     /// A copy is changed, so that the receiver cannot mend it.
@@ -680,6 +685,7 @@ mod without_a_receiver {
             .run();
         assert_eq!(ended.code, Some(74), "{ended:?}");
         assert!(ended.stderr.contains("no-folder/receiptd.db"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("that the receiver writes"), "{}", ended.stderr);
     }
 
     #[test]
