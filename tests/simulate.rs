@@ -246,7 +246,8 @@ mod against_the_receiver {
             .with("--count 200 --rate 400 --speed 300 --seed 3")
             .with_path("--verify-db", &setup.state());
         let running = thread::spawn(move || simulation.report());
-        for _ in 0..20 {
+        // One more than is asserted below: there is no state file yet, and so somebody looks first.
+        for _ in 0..21 {
             drop(listener.accept().unwrap());
         }
         drop(listener);
@@ -280,6 +281,11 @@ mod against_the_receiver {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains("the probe failed"), "{}", ended.stderr);
         assert!(ended.stderr.contains("is this the token"), "{}", ended.stderr);
+        let mut elsewhere = Simulation::of(setup.folder.path(), "gc-notify", receiver.callbacks);
+        elsewhere.arguments[1].push_str("-elsewhere");
+        let ended = elsewhere.run();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("is this the path"), "{}", ended.stderr);
     }
 
     /// A copy is changed, so that the receiver cannot mend it.
@@ -435,6 +441,7 @@ mod against_others {
         let victim = victim.lock().unwrap().clone().unwrap();
         assert!(ended.stdout.contains(&victim), "{}", ended.stdout);
         assert!(ended.stdout.contains("answered 400, which is never retried"), "{}", ended.stdout);
+        assert!(!ended.stdout.contains(" \n"), "{}", ended.stdout);
         let junit = std::fs::read_to_string(junit).unwrap();
         assert!(junit.contains("failures=\"1\"") && junit.contains(&victim), "{junit}");
     }
@@ -679,6 +686,7 @@ mod without_a_receiver {
             .run();
         assert_eq!(ended.code, Some(74), "{ended:?}");
         assert!(ended.stderr.contains("no-folder/receiptd.db"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("that the receiver writes"), "{}", ended.stderr);
     }
 
     #[test]

@@ -98,10 +98,10 @@ fn judge(platform: Platform, report: &Report) -> Result<Option<Duration>, Failur
     match report.answers.keys().next() {
         Some(code @ 400..) => {
             let failure = refused(&format!("it was answered {code}"));
-            Err(if matches!(code, 401 | 403) {
-                failure.hint("is this the token that the receiver expects?")
-            } else {
-                failure
+            Err(match code {
+                401 | 403 => failure.hint("is this the token that the receiver expects?"),
+                404 | 405 => failure.hint("is this the path where the receiver takes callbacks?"),
+                _ => failure,
             })
         }
         _ => Ok(report.latency_max()),

@@ -12,7 +12,7 @@ use super::output::{Screen, plain};
 use super::simulate::Outcome;
 use crate::callback::Kind;
 use crate::sender::Loss;
-use crate::simulate::report::Report;
+use crate::simulate::report::{IDS_MAX, Report};
 use crate::simulate::verify::{Difference, Verification};
 
 /// Percentiles of the latency: the key in JSON, the word for people, the share in percent.
@@ -79,6 +79,9 @@ fn print_losses(report: &Report, lines: &mut Lines<'_>) -> io::Result<()> {
         for id in &lost.ids {
             lines.below(&format!("  {id}"))?;
         }
+        if lost.ids.len() == IDS_MAX && lost.callbacks > IDS_MAX as u64 {
+            lines.below("  and others")?;
+        }
     }
     if report.is_token_refused() {
         lines.below("the receiver refuses the token: is it the one it expects?")?;
@@ -101,7 +104,11 @@ fn print_verification(verification: &Verification, lines: &mut Lines<'_>) -> io:
     for line in verification.told.iter().flat_map(describe) {
         lines.below(&line)?;
     }
-    Ok(())
+    let bad = verification.missing + verification.different;
+    match bad.saturating_sub(verification.told.len() as u64) {
+        0 => Ok(()),
+        untold => lines.below(&format!("and {} more", grouped(untold))),
+    }
 }
 
 /// A difference in lines: the id, and each key.
@@ -131,7 +138,7 @@ impl Lines<'_> {
         for word in words {
             let word = plain(word);
             if !is_empty && line.chars().count() + 1 + word.chars().count() > self.width {
-                writeln!(self.out, "{line}")?;
+                writeln!(self.out, "{}", line.trim_end())?;
                 line = " ".repeat(LABEL);
                 is_empty = true;
             }
@@ -139,7 +146,8 @@ impl Lines<'_> {
             line.push_str(&word);
             is_empty = false;
         }
-        writeln!(self.out, "{}{}", line, if words.is_empty() { "none" } else { "" })
+        line.push_str(if words.is_empty() { "none" } else { "" });
+        writeln!(self.out, "{}", line.trim_end())
     }
 
     /// A line that belongs to the one before; never broken, because ids are to be copied.
@@ -379,9 +387,11 @@ mod tests {
     fn lines_break_between_words() {
         let mut out = Vec::new();
         let mut lines = Lines { width: 24, out: &mut out };
-        lines.row("label", &["one".to_owned(), "two three".to_owned(), "four".to_owned()]).unwrap();
+        lines
+            .row("label", &["one ".to_owned(), "two three".to_owned(), "four".to_owned()])
+            .unwrap();
         lines.row("empty", &[]).unwrap();
         let text = "label       one\n            two three\n            four\nempty       none\n";
-        assert_eq!(String::from_utf8(out).unwrap().replace(" \n", "\n"), text);
+        assert_eq!(String::from_utf8(out).unwrap(), text);
     }
 }

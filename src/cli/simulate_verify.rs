@@ -96,7 +96,8 @@ impl Verifier {
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) {
-            return db::must_exist(path);
+            return db::must_exist(path)
+                .map_err(|failure| failure.hint("is it the file that the receiver writes?"));
         }
         let is_answering = |address| TcpStream::connect_timeout(address, CONNECT_MAX).is_ok();
         if place.addresses.iter().any(is_answering) {

@@ -143,7 +143,7 @@ pub fn answer_time(visit: &Visit) -> Finding {
 }
 
 /// Where a platform asks for nothing: under load, twice that is beyond its limit.
-const CLOSE_TO_LIMIT: Duration = Duration::from_millis(2_500);
+pub const CLOSE_TO_LIMIT: Duration = Duration::from_millis(2_500);
 
 #[cfg(test)]
 mod tests {

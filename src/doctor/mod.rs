@@ -11,8 +11,8 @@
 //!   finding, and whatever needs the token is skipped.
 //! - **Everything it writes is named**: each id it sends begins with [`specimen::ID_PREFIX`], comes
 //!   from the seed, and stands in the [`Report`] with what a right receiver makes of it.
-//! - **The receiver is not blamed for our own stand-still**: what had no answer while this process
-//!   was frozen is asked again, and the time is not counted.
+//! - **The receiver is not blamed for our own stand-still**: what had no answer, or a late one,
+//!   while this process was frozen is asked again.
 //! - **Whatever the receiver does, it ends**: each answer and each wait has a time limit.
 //! - Neither the token nor more than a short line of an answer becomes part of a finding.
 //!
