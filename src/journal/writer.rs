@@ -102,6 +102,7 @@ pub fn start(
             .into(),
         reserve: Reserve::new(path, options.reserve_bytes),
         reserve_failed: None,
+        made_room: None,
         options,
         queue: Arc::clone(&queue),
         progress: Arc::clone(&progress),
@@ -156,6 +157,8 @@ struct Keeper {
     folder: PathBuf,
     reserve: Reserve,
     reserve_failed: Option<Instant>,
+    /// When room was last made, while space is low.
+    made_room: Option<Instant>,
     options: Options,
     queue: Arc<Queue>,
     progress: Arc<Progress>,
@@ -265,10 +268,15 @@ impl Keeper {
         if self.progress.set_low_on_space(low) {
             if low {
                 tracing::warn!(free, min, "low on space; callbacks are answered 503");
-                self.make_room();
             } else {
                 tracing::info!(free, "there is space again; callbacks are accepted");
+                self.made_room = None;
             }
+        }
+        // Not only once: whoever reads a file at that moment keeps its log from being cut.
+        if low && self.made_room.is_none_or(|at| at.elapsed() >= LOOK) {
+            self.make_room();
+            self.made_room = Some(Instant::now());
         }
         let may_try = self.reserve_failed.is_none_or(|at| at.elapsed() > RESERVE_RETRY);
         if !low && reserve > 0 && may_try {

@@ -69,6 +69,11 @@ impl Kept {
         Self { rows: HashMap::new(), positions: 0 }
     }
 
+    /// Whether it is there at all.
+    pub fn has(&self, body: &[u8]) -> bool {
+        self.rows.contains_key(body)
+    }
+
     /// How many of the first `mark` acknowledged are not there.
     pub fn lost(&self, ledger: &Ledger, mark: usize) -> u64 {
         let due = ledger.due_in_journal(mark);

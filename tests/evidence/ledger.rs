@@ -118,6 +118,13 @@ impl Ledger {
         self.book().acknowledged.len()
     }
 
+    /// What was acknowledged after that moment is owed again, as if no answer had been read.
+    pub fn forget_since(&self, mark: usize) {
+        let mut book = self.book();
+        let forgotten = book.acknowledged.split_off(mark);
+        book.to_send.extend(forgotten);
+    }
+
     /// Those acknowledged from one moment to another.
     pub fn acknowledged(&self, moments: std::ops::Range<usize>) -> Vec<Body> {
         self.book().acknowledged[moments].to_vec()
