@@ -435,3 +435,18 @@ fn what_is_pruned_is_gone_from_every_file_while_the_receiver_runs() {
     server.settled();
     assert_eq!(support::count(&setup.state(), "notification"), 1);
 }
+
+#[test]
+fn settling_from_the_start_is_warned_of_where_a_state_is_missing_and_not_at_a_first_start() {
+    let setup = Setup::new();
+    let warning = "settled from the journal";
+    let server = setup.start();
+    assert_eq!(server.post(receipt("a")), 204);
+    server.settled();
+    assert!(!server.stderr().contains(warning), "{}", server.stderr());
+    server.stop();
+    fs::remove_file(setup.state()).unwrap();
+    let server = setup.start();
+    server.settled();
+    assert!(server.stderr().contains(warning), "{}", server.stderr());
+}
