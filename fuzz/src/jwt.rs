@@ -113,7 +113,11 @@ fn is_ours(token: &[u8]) -> bool {
         return false;
     };
     let decode = |part: &[u8]| BASE64URL_NOPAD.decode(part).ok();
-    let tree = |part| decode(part).and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+    // Text that is not read may hold anything, bytes that are no Unicode too.
+    let tree = |part| {
+        let json = decode(part)?;
+        serde_json::from_str::<Value>(&String::from_utf8_lossy(&json)).ok()
+    };
     let (Some(head), Some(claims), Some(signature)) = (tree(head), tree(claims), decode(signature))
     else {
         return false;
