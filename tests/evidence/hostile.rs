@@ -5,6 +5,9 @@
 //! two senders are at work, `receiptd simulate` as a platform that keeps its connections and as one
 //! that opens a connection for each callback. Their schedule does not forgive: a callback's time
 //! counts from when it was due. Nothing may have to be sent twice, and every final state is checked.
+//!
+//! Times are judged over several rounds only. One round is a look, on a machine that others may be
+//! using: it tells the times, and fails if anything had to be sent twice, was lost or is wrong.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -159,7 +162,7 @@ fn run(rounds: u32, seed: u64) -> Found {
             stayed = stayed.max(attacked.stayed);
             connections = attacked.connections;
         }
-        figures.push(found.judge(attack, connections, stayed, met));
+        figures.push(found.judge(attack, connections, stayed, met, rounds > 1));
     }
     found.held = found.problems.is_empty();
     found.figure = figures.join("; ");
@@ -167,7 +170,14 @@ fn run(rounds: u32, seed: u64) -> Found {
 }
 
 impl Found {
-    fn judge(&mut self, attack: Attack, connections: usize, stayed: Duration, met: Met) -> String {
+    fn judge(
+        &mut self,
+        attack: Attack,
+        connections: usize,
+        stayed: Duration,
+        met: Met,
+        times_count: bool,
+    ) -> String {
         let name = attack.name();
         let opened = attack.opened_a_second();
         let millis = u64::try_from(stayed.as_millis()).unwrap_or(u64::MAX);
@@ -188,8 +198,11 @@ impl Found {
             }
         };
         problem(connections == 0, "the attack never began".to_owned());
-        problem(met.is_slow(), format!("p99 is {p99} ms"));
-        problem(stayed > STAY_MAX, format!("hostile connections stayed for {stayed:?}"));
+        problem(times_count && met.is_slow(), format!("p99 is {p99} ms"));
+        problem(
+            times_count && stayed > STAY_MAX,
+            format!("hostile connections stayed for {stayed:?}"),
+        );
         met.problems.into_iter().for_each(|what| problem(true, what));
         format!(
             "{name} ({connections} at {opened}/s): p99 {p99} ms, {failures} failures, gone in {:.1} s",
