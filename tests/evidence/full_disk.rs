@@ -37,6 +37,9 @@ pub const PROMISE: Promise = Promise {
 const DISK_MEBIBYTES: u32 = 16;
 const STORE: &str = "free_bytes_min = 3145728\nreserve_bytes = 1048576\n";
 
+/// What others give back at least: the receiver comes back with the minimum and the reserve free.
+const ROOM_MEBIBYTES: usize = 5;
+
 /// The receiver makes room by itself, twice a second: only who is refused for longer finds it full.
 const FULL_AFTER: Duration = Duration::from_millis(1_500);
 
@@ -157,7 +160,7 @@ fn one_round(
     let ledger = Ledger::new(chance.next(), PADDING_BYTES);
     ledger.let_repeats_go();
     let mut receiver = place.start()?;
-    let mut others = vec![ballast(&disk, "others", (2 + chance.below(5)) << 20)];
+    let mut others = vec![ballast(&disk, "others", (ROOM_MEBIBYTES + chance.below(3)) << 20)];
     fill(&ledger, &receiver)?;
     expect_not_ready(&receiver, round);
     if course.is_killed {
@@ -182,7 +185,11 @@ fn one_round(
     let again = serves_again(&ledger, &receiver);
     match again {
         Some(again) => tally.again_max = tally.again_max.max(again),
-        None => round.problems.push(format!("not serving again within {AGAIN_MAX:?}")),
+        None => {
+            let free = rustix::fs::statvfs(disk.path()).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
+            let what = format!("not serving again within {AGAIN_MAX:?} with {free} bytes free");
+            round.problems.push(what);
+        }
     }
     round.recover_with(&place, &ledger, receiver);
     tally.tmpfs += u64::from(!course.is_ext4);
