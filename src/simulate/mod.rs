@@ -5,7 +5,7 @@
 //! machine. What every message truly came to is known from its life alone, so that a receiver can
 //! be held against it without asking how the receiver merges.
 //!
-//! [`scenario`] is where to start: it draws a story ([`notify`], [`ajo`]), from which both the
+//! [`scenario`] is where to start: it draws a story (`notify`, `ajo`), from which both the
 //! bodies and the truth are written, never one from the other. [`engine`] sends what falls due
 //! ([`schedule`]) as the platform would and comes to a [`report`]; [`verify`] holds what the receiver
 //! came to against the truth.

@@ -1,6 +1,6 @@
 //! When callbacks fall due: the platform's time, first attempts, retries.
 //!
-//! The platform's time runs [`Clock::speed`] times as fast as ours, and skips what nobody waits for.
+//! The platform's time runs `Clock::speed` times as fast as ours, and skips what nobody waits for.
 //! In an open loop a callback falls due when its life says, whatever became of those before it; in
 //! a closed loop whenever a connection is free. Retries fall due by the platform's time in both.
 
