@@ -39,8 +39,8 @@ const CONNECTIONS: usize = 10;
 
 /// Be the platform: send callbacks to a receiver as it would, and check what they came to
 ///
-/// Lives of messages come by chance from a seed: the same seed sends the same bytes. Each callback
-/// is sent with the platform's headers, connection habits and time limits, and is sent again or
+/// Lives of messages come by chance from a seed: the same seed at the same rate and speed sends
+/// the same bytes. Each callback is sent with the platform's headers, connection habits and time limits, and is sent again or
 /// given up as the platform does. Waits between retries and gaps in lives are compressed by
 /// --speed; time limits are not. Stretches of more than a minute of the platform's time in which
 /// nothing is queued and no retry is pending are skipped.

@@ -1,8 +1,8 @@
 //! A sender to own: the lives of messages, told to a receiver as a platform would tell them.
 //!
 //! A [`Life`](life::Life) is what happens to one message and what is called back about it, a pure
-//! function of the seed and the message's number: the same seed sends the same bytes on every
-//! machine. What every message truly came to is known from its life alone, so that a receiver can
+//! function of the seed, the message's number and how many messages there are in a second of the
+//! platform's time: the same three give the same bytes on every machine. What every message truly came to is known from its life alone, so that a receiver can
 //! be held against it without asking how the receiver merges.
 //!
 //! [`scenario`] is where to start: it draws a story (`notify`, `ajo`), from which both the

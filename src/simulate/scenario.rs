@@ -2,7 +2,7 @@
 //!
 //! A [`Scenario`] is a handful of numbers; everything about a message follows from them and the
 //! message's own number, in any order and on any thread. The platform's time begins at
-//! [`START_MICROS`] whatever the day is, so that the same seed sends the same bytes for ever.
+//! [`START_MICROS`] whatever the day is, so that the same numbers give the same bytes for ever.
 
 use std::time::Duration;
 
