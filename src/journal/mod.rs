@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Timestamp;
 
+mod gather;
 mod progress;
 mod queue;
 mod schema;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::gather::Gather;
 use super::{Acknowledgement, Entry, Refused};
 
 /// A callback and whom to tell.
@@ -91,17 +92,17 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for something to do, at most `time`. `None` once closed and empty. Before that, if
-    /// `gather` says so, waits for so many callbacks to gather, but not longer than it says.
+    /// Waits for something to do, at most `time`, and before that for what `gather` says. `None` once
+    /// closed and empty.
     pub fn take(
         &self,
         callbacks_max: usize,
-        gather: Option<(usize, Duration)>,
+        gather: Option<Gather>,
         time: Duration,
     ) -> Option<Taken> {
         let mut inner = self.lock();
-        if let Some((enough, time)) = gather {
-            inner = self.sleep(inner, enough, time);
+        if let Some(Gather { callbacks, time }) = gather {
+            inner = self.sleep(inner, callbacks.min(callbacks_max), time);
         }
         if inner.is_empty() {
             inner = self.sleep(inner, 1, time);

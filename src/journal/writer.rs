@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
+use super::gather::gather;
 use super::queue::{Queue, Taken, Waiting};
 use super::space::{Reserve, free_bytes};
 use super::{Journal, Progress, Refused, SCHEMA, schema};
@@ -20,9 +21,6 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// The pause after the reserve could not be taken: some file systems cannot preallocate at all.
 const RESERVE_RETRY: Duration = Duration::from_secs(30);
-
-/// The longest pause before a commit, for more callbacks to share it.
-const GATHER_MAX: Duration = Duration::from_micros(200);
 
 /// The bounds of one journal.
 #[derive(Clone, Debug)]
@@ -103,6 +101,7 @@ pub fn start(
         reserve: Reserve::new(path, options.reserve_bytes),
         reserve_failed: None,
         made_room: None,
+        last_commit: Duration::ZERO,
         options,
         queue: Arc::clone(&queue),
         progress: Arc::clone(&progress),
@@ -159,6 +158,8 @@ struct Keeper {
     reserve_failed: Option<Instant>,
     /// When room was last made, while space is low.
     made_room: Option<Instant>,
+    /// How long the last commit took.
+    last_commit: Duration,
     options: Options,
     queue: Arc<Queue>,
     progress: Arc<Progress>,
@@ -171,7 +172,7 @@ impl Keeper {
         let _guard = AbortOnPanic;
         self.look_at_space();
         let mut in_flight = 0;
-        while let Some(taken) = self.gather(in_flight) {
+        while let Some(taken) = self.take(in_flight) {
             let Taken { callbacks, work } = taken;
             for work in work {
                 // After an I/O error the file is not touched any more; whoever waits is told.
@@ -189,12 +190,9 @@ impl Keeper {
         self.progress.close();
     }
 
-    /// Takes what waits. When many callers were just in flight, first gives those that were answered
-    /// a moment to come back: without it the callers fall apart into small groups that wait for each
-    /// other's commits. Half of them are enough: while these are committed the others are answered
-    /// and come back, so that neither the disk nor the processors wait for long.
-    fn gather(&self, in_flight: usize) -> Option<Taken> {
-        let gather = (in_flight > 3).then_some((in_flight / 2, GATHER_MAX));
+    /// Takes what waits, after the pause in which others can join.
+    fn take(&self, in_flight: usize) -> Option<Taken> {
+        let gather = gather(in_flight, self.last_commit);
         self.queue.take(self.options.batch_callbacks_max, gather, LOOK)
     }
 
@@ -221,6 +219,7 @@ impl Keeper {
         match append(&self.connection, callbacks) {
             Ok(last) => {
                 let commit = started.elapsed();
+                self.last_commit = commit;
                 (self.observer)(BatchReport { callbacks: callbacks.len(), commit, waited });
                 Ok(last)
             }
