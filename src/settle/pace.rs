@@ -1,12 +1,16 @@
 //! When settling gives way to those that answer callers.
 //!
 //! On two cores, settling at full speed takes the processor that a burst of callbacks needs: what
-//! could be acknowledged at 50,000/s comes down to half of that. So while callbacks arrive faster
-//! than settling could comfortably follow, it works a tenth of the time; a burst is acknowledged at
-//! nearly the speed of appending alone and settled afterwards. Giving way ends when the oldest
-//! callback has waited [`WAIT_MAX`]: then settling runs at full speed until the burst is over.
+//! could be acknowledged at 50,000/s comes down to half of that. So while callbacks arrive fast, and
+//! faster when settling rests, it works a tenth of the time; a burst is acknowledged at nearly the
+//! speed of appending alone and settled afterwards. Giving way ends when the oldest callback has
+//! waited [`WAIT_MAX`]: then settling runs at full speed until the burst is over.
 //!
-//! Both speeds are measured, not configured, so a slow machine gives way sooner. Time comes in as an
+//! How fast callbacks arrive does not tell by itself whether settling is in their way: senders that
+//! send so many a second send no more of them if it rests, and then resting only lets the state fall
+//! behind. So it is tried: a short rest now and then, while callbacks arrive fast.
+//!
+//! All speeds are measured, not configured, so a slow machine gives way sooner. Time comes in as an
 //! argument.
 
 use std::time::{Duration, Instant};
@@ -14,8 +18,15 @@ use std::time::{Duration, Instant};
 /// The longest a callback waits because settling gives way.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
-/// Arrivals beyond this share of what settling manages are a burst.
-const BURST_SHARE: f64 = 0.4;
+/// Arrivals beyond this share of what settling manages are fast.
+const FAST_SHARE: f64 = 0.4;
+
+/// Arrivals that grow by this when settling rests were held up by it.
+const GAIN_MIN: f64 = 1.2;
+
+/// How long settling rests to find that out, and how long what was found is believed.
+const TRIAL: Duration = Duration::from_millis(100);
+const BELIEVED: Duration = Duration::from_secs(2);
 
 /// Resting time for each working time during a burst.
 const REST: u32 = 9;
@@ -29,43 +40,96 @@ const PAUSE: f64 = 4.0;
 /// Weight of the newest measurement.
 const NEW: f64 = 0.3;
 
-/// Follows both speeds and says when to rest.
+/// What settling does while callbacks arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It settles, or waits for something to settle.
+    Working,
+    /// It gives way.
+    Resting,
+}
+
+/// Follows the speeds and says when to rest.
 #[derive(Debug)]
 pub struct Pace {
-    window_began: Instant,
-    window_seq: i64,
-    /// Callbacks a second.
-    arriving: f64,
+    seen_at: Instant,
+    seen: i64,
+    /// Callbacks a second, whatever settling did.
+    arriving: Arrivals,
+    working: Arrivals,
+    resting: Arrivals,
+    /// When the last whole window of resting ended.
+    rested: Option<Instant>,
+    /// Whether settling rests only to find out what that does.
+    is_trial: bool,
     /// Callbacks a second while settling works; unknown until it has.
     settling: Option<f64>,
     /// Set once giving way has lasted too long; until the burst is over.
     is_exhausted: bool,
 }
 
+/// Callbacks a second, counted over windows that need not be of one piece.
+#[derive(Debug, Default)]
+struct Arrivals {
+    /// A mean that follows the newest window; `None` until there is one.
+    rate: Option<f64>,
+    callbacks: i64,
+    time: Duration,
+}
+
+impl Arrivals {
+    /// Whether that ends a window.
+    fn count(&mut self, callbacks: i64, time: Duration) -> bool {
+        self.callbacks += callbacks;
+        self.time += time;
+        if self.time < WINDOW {
+            return false;
+        }
+        let rate = count(self.callbacks) / self.time.as_secs_f64();
+        // A pause is believed at once: there is nothing left to give way to. A dip is not a pause.
+        let before = self.rate.filter(|before| rate * PAUSE >= *before);
+        let rate = before.map_or(rate, |before| mean(before, rate));
+        *self = Self { rate: Some(rate), ..Self::default() };
+        true
+    }
+
+    fn rate(&self) -> f64 {
+        self.rate.unwrap_or(0.0)
+    }
+}
+
 impl Pace {
     /// Nothing is known yet; the journal stands at `committed`.
     pub fn new(now: Instant, committed: i64) -> Self {
         Self {
-            window_began: now,
-            window_seq: committed,
-            arriving: 0.0,
+            seen_at: now,
+            seen: committed,
+            arriving: Arrivals::default(),
+            working: Arrivals::default(),
+            resting: Arrivals::default(),
+            rested: None,
+            is_trial: false,
             settling: None,
             is_exhausted: false,
         }
     }
 
-    /// The journal stands at `committed`.
-    pub fn committed(&mut self, now: Instant, committed: i64) {
-        let time = now.saturating_duration_since(self.window_began);
-        if time < WINDOW {
-            return;
+    /// The journal stands at `committed`, and since the last call settling was in `phase`.
+    pub fn committed(&mut self, now: Instant, committed: i64, phase: Phase) {
+        let time = now.saturating_duration_since(self.seen_at);
+        let callbacks = committed - self.seen;
+        (self.seen_at, self.seen) = (now, committed);
+        self.arriving.count(callbacks, time);
+        match phase {
+            Phase::Working => {
+                self.working.count(callbacks, time);
+            }
+            Phase::Resting if self.resting.count(callbacks, time) => {
+                (self.rested, self.is_trial) = (Some(now), false);
+            }
+            Phase::Resting => {}
         }
-        let rate = count(committed - self.window_seq) / time.as_secs_f64();
-        // A pause is believed at once: there is nothing left to give way to. A dip is not a pause.
-        let is_pause = rate * PAUSE < self.arriving;
-        self.arriving = if is_pause { rate } else { mean(self.arriving, rate) };
-        (self.window_began, self.window_seq) = (now, committed);
-        if !self.is_burst() {
+        if !self.is_fast() {
             self.is_exhausted = false;
         }
     }
@@ -81,16 +145,30 @@ impl Pace {
     }
 
     /// How long to rest in all after working for `took`, while the oldest callback has waited `waited`.
-    pub fn rest(&mut self, took: Duration, waited: Duration) -> Duration {
-        if !self.is_burst() {
+    pub fn rest(&mut self, now: Instant, took: Duration, waited: Duration) -> Duration {
+        if !self.is_fast() {
             return Duration::ZERO;
         }
         self.is_exhausted |= waited > WAIT_MAX;
-        if self.is_exhausted { Duration::ZERO } else { took * REST }
+        if self.is_exhausted {
+            return Duration::ZERO;
+        }
+        let is_known = self.rested.is_some_and(|at| now.saturating_duration_since(at) < BELIEVED);
+        if !is_known && !self.is_trial {
+            // What was found long ago has no weight beside what is found now.
+            (self.resting, self.is_trial) = (Arrivals::default(), true);
+        }
+        if self.is_trial {
+            TRIAL
+        } else if self.resting.rate() > self.working.rate() * GAIN_MIN {
+            took * REST
+        } else {
+            Duration::ZERO
+        }
     }
 
-    fn is_burst(&self) -> bool {
-        self.settling.is_some_and(|settling| self.arriving > settling * BURST_SHARE)
+    fn is_fast(&self) -> bool {
+        self.settling.is_some_and(|settling| self.arriving.rate() > settling * FAST_SHARE)
     }
 }
 
@@ -108,93 +186,125 @@ mod tests {
     use super::*;
 
     const TOOK: Duration = Duration::from_millis(10);
+    const NEVER: Duration = Duration::ZERO;
 
-    /// A pace that has settled at 40,000/s while callbacks arrived at `rate` for a second.
-    fn after_a_second_at(rate: i64) -> (Pace, Instant, i64) {
-        let start = Instant::now();
-        let mut pace = Pace::new(start, 0);
-        pace.settled(400, TOOK);
-        for tick in 1..=20 {
-            pace.committed(start + WINDOW * tick, rate * i64::from(tick) / 20);
+    /// A pace that settles at 40,000/s, with the clock and the journal it follows.
+    struct Scene {
+        pace: Pace,
+        now: Instant,
+        seq: i64,
+    }
+
+    impl Scene {
+        /// After a second at `working` callbacks a second, and a trial in which they came at `resting`.
+        fn after_a_trial(working: i64, resting: i64) -> Self {
+            let now = Instant::now();
+            let mut scene = Self { pace: Pace::new(now, 0), now, seq: 0 };
+            scene.pace.settled(400, TOOK);
+            scene.pass(Phase::Working, working, 20);
+            if scene.rest(NEVER) == TRIAL {
+                scene.pass(Phase::Resting, resting, 1);
+            }
+            scene
         }
-        (pace, start + WINDOW * 20, rate)
+
+        /// So many windows at `rate` callbacks a second.
+        fn pass(&mut self, phase: Phase, rate: i64, windows: u32) {
+            for _ in 0..windows {
+                self.now += WINDOW;
+                self.seq += rate / 20;
+                self.pace.committed(self.now, self.seq, phase);
+            }
+        }
+
+        fn rest(&mut self, waited: Duration) -> Duration {
+            self.pace.rest(self.now, TOOK, waited)
+        }
     }
 
     #[test]
     fn a_steady_trickle_never_waits() {
-        let (mut pace, ..) = after_a_second_at(1_000);
-        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+        let mut scene = Scene::after_a_trial(1_000, 50_000);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
     }
 
     #[test]
-    fn a_burst_leaves_settling_a_tenth_of_the_time() {
-        let (mut pace, ..) = after_a_second_at(50_000);
-        assert_eq!(pace.rest(TOOK, Duration::ZERO), TOOK * 9);
+    fn a_burst_that_gains_by_it_leaves_settling_a_tenth_of_the_time() {
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        assert_eq!(scene.rest(NEVER), TOOK * 9);
+    }
+
+    #[test]
+    fn arrivals_that_gain_nothing_by_it_are_not_waited_for_until_the_next_trial() {
+        let mut scene = Scene::after_a_trial(30_000, 31_000);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
+        scene.pass(Phase::Working, 30_000, 39);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
+        scene.pass(Phase::Working, 30_000, 1);
+        assert_eq!(scene.rest(NEVER), TRIAL, "what was found is believed for two seconds");
+        assert_eq!(scene.rest(NEVER), TRIAL, "until a whole window has passed");
+        scene.pass(Phase::Resting, 50_000, 1);
+        assert_eq!(scene.rest(NEVER), TOOK * 9, "what was found before has no weight");
+    }
+
+    #[test]
+    fn a_gain_counts_from_its_least_share_on() {
+        let mut scene = Scene::after_a_trial(30_000, 36_000);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
+        let mut scene = Scene::after_a_trial(30_000, 36_040);
+        assert_eq!(scene.rest(NEVER), TOOK * 9);
+    }
+
+    #[test]
+    fn giving_way_ends_when_it_helps_no_more() {
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        scene.pass(Phase::Resting, 30_000, 20);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
     }
 
     #[test]
     fn a_pause_ends_giving_way_at_once() {
-        let (mut pace, now, seq) = after_a_second_at(50_000);
-        pace.committed(now + WINDOW, seq);
-        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        scene.pass(Phase::Resting, 0, 1);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
     }
 
     #[test]
-    fn giving_way_has_an_end_and_comes_back_after_the_burst() {
-        let (mut pace, now, seq) = after_a_second_at(50_000);
-        assert_eq!(pace.rest(TOOK, WAIT_MAX + TOOK), Duration::ZERO);
-        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO, "until the burst is over");
-        pace.committed(now + WINDOW, seq);
-        for tick in 2..20 {
-            pace.committed(now + WINDOW * tick, seq + 2_500 * i64::from(tick));
+    fn giving_way_ends_after_the_longest_wait_and_comes_back_after_the_burst() {
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        assert_eq!(scene.rest(WAIT_MAX), TOOK * 9);
+        assert_eq!(scene.rest(WAIT_MAX + TOOK), Duration::ZERO);
+        scene.pass(Phase::Working, 30_000, 1);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO, "until the burst is over");
+        scene.pass(Phase::Working, 0, 1);
+        scene.pass(Phase::Working, 30_000, 20);
+        assert_ne!(scene.rest(NEVER), Duration::ZERO);
+    }
+
+    #[test]
+    fn fast_is_what_comes_at_more_than_a_share_of_what_settling_manages() {
+        let mut scene = Scene::after_a_trial(16_000, 40_000);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
+        scene.pass(Phase::Working, 16_200, 1);
+        assert_eq!(scene.rest(NEVER), TRIAL);
+    }
+
+    #[test]
+    fn less_than_a_window_says_nothing_and_pieces_of_one_add_up() {
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        for _ in 0..2 {
+            assert_eq!(scene.rest(NEVER), TOOK * 9);
+            scene.now += WINDOW / 2;
+            scene.pace.committed(scene.now, scene.seq, Phase::Resting);
         }
-        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn arrivals_that_settling_could_follow_only_at_full_speed_are_a_burst() {
-        let (mut pace, ..) = after_a_second_at(20_000);
-        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_settling_comfortably_follows_is_no_burst_up_to_the_share_itself() {
-        let (mut pace, ..) = after_a_second_at(50_000);
-        pace.settling = Some(40_000.0);
-        pace.arriving = 40_000.0 * BURST_SHARE;
-        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
-        pace.arriving += 1.0;
-        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn less_than_a_window_says_nothing_about_arrivals_and_more_than_one_does() {
-        let (mut pace, now, seq) = after_a_second_at(50_000);
-        pace.committed(now + WINDOW / 2, seq);
-        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
-        pace.committed(now + WINDOW * 3, seq);
-        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
     }
 
     #[test]
     fn a_dip_is_no_pause_and_giving_way_goes_on() {
-        let (mut pace, now, seq) = after_a_second_at(50_000);
-        // 15,000/s, which alone would not be a burst.
-        pace.committed(now + WINDOW, seq + 750);
-        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
-        // Exactly the fraction that tells the two apart is still a dip.
-        pace.arriving = 10_000.0 * PAUSE;
-        pace.committed(now + WINDOW * 2, seq + 750 + 500);
-        assert_ne!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn giving_way_ends_after_the_longest_wait_and_not_before_while_the_burst_lasts() {
-        let (mut pace, now, seq) = after_a_second_at(50_000);
-        assert_ne!(pace.rest(TOOK, WAIT_MAX), Duration::ZERO);
-        assert_eq!(pace.rest(TOOK, WAIT_MAX + TOOK), Duration::ZERO);
-        pace.committed(now + WINDOW, seq + 2_500);
-        assert_eq!(pace.rest(TOOK, Duration::ZERO), Duration::ZERO);
+        let mut scene = Scene::after_a_trial(30_000, 60_000);
+        scene.pass(Phase::Resting, 16_000, 1);
+        assert_eq!(scene.rest(NEVER), TOOK * 9);
     }
 
     #[test]
@@ -203,5 +313,16 @@ mod tests {
         assert!(close(mean(0.0, 100.0), 100.0 * NEW));
         assert!(close(mean(100.0, 0.0), 100.0 - 100.0 * NEW));
         assert!(close(mean(100.0, 100.0), 100.0));
+    }
+
+    #[test]
+    fn before_settling_was_measured_nothing_is_fast() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now, 0);
+        pace.committed(now + WINDOW, 50_000, Phase::Working);
+        pace.settled(63, TOOK);
+        assert_eq!(pace.rest(now + WINDOW, TOOK, NEVER), Duration::ZERO);
+        pace.settled(64, TOOK);
+        assert_eq!(pace.rest(now + WINDOW, TOOK, NEVER), TRIAL);
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::open::{Opened, copy_base, open_state, set_aside};
-use super::pace::Pace;
+use super::pace::{Pace, Phase};
 use super::settler::{Observer, Options, Report, Settled, Shared};
 use crate::callback::Callback;
 use crate::journal::reader::Reader;
@@ -52,7 +52,7 @@ impl Worker {
             self.run_work();
             let seq = self.opened.as_ref().map_or(0, |opened| opened.seq);
             let committed = self.progress.wait_beyond(seq, LOOK);
-            self.pace.committed(Instant::now(), committed);
+            self.pace.committed(Instant::now(), committed, Phase::Working);
             let stopping = self.shared.stop.load(Ordering::Acquire);
             if committed > seq {
                 match self.step(committed) {
@@ -81,17 +81,18 @@ impl Worker {
     /// Gives way to a burst, for as long as it lasts.
     fn rest(&mut self, took: Duration) {
         let began = Instant::now();
+        self.pace.committed(began, self.progress.committed(), Phase::Working);
         loop {
             let waited = self.settled.owed_since().map_or(0, |since| {
                 self.options.clock.now().unix_micros().saturating_sub(since.unix_micros())
             });
             let waited = Duration::from_micros(u64::try_from(waited).unwrap_or(0));
-            let rest = self.pace.rest(took, waited);
+            let rest = self.pace.rest(Instant::now(), took, waited);
             if began.elapsed() >= rest || self.shared.stop.load(Ordering::Acquire) {
                 return;
             }
             std::thread::sleep(TICK);
-            self.pace.committed(Instant::now(), self.progress.committed());
+            self.pace.committed(Instant::now(), self.progress.committed(), Phase::Resting);
         }
     }
 
