@@ -179,7 +179,8 @@ impl Subject {
                 bench.alternative(prepared)?
             }
         };
-        let trial = trial::run(options, server, connections, options.measured())?;
+        let trial =
+            trial::run(options, server, connections, trial::Load::Closed(options.measured()))?;
         if let Self::Receiptd { fsync_delay } = self {
             slow_disk::verify(&trial, *fsync_delay)?;
         }

@@ -26,6 +26,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 const BROKEN_MAX: u64 = 1_000;
 /// The longest sleep, so that the clock is looked at even when nothing comes.
 const TURN_MAX: Duration = Duration::from_millis(50);
+/// The open loop looks for what has fallen due at most this often.
+const WAKE_GAP_MIN: Duration = Duration::from_micros(500);
 
 /// Whom to call and how.
 #[derive(Clone, Copy)]
@@ -206,11 +208,13 @@ impl Schedule {
     }
 
     /// Wakes the generator whenever one falls due: `epoll_wait` counts in milliseconds, a
-    /// thread's sleep is exact to some 50 µs.
+    /// thread's sleep is exact to some 50 µs. At high rates several fall due together, so that
+    /// waking does not cost as much as serving.
     fn keep(mut self, waker: &Waker, over: &AtomicBool) {
+        let gap = self.gap.max(WAKE_GAP_MIN);
         while self.next < self.ends && !over.load(Ordering::Relaxed) {
             thread::sleep(self.next.saturating_duration_since(Instant::now()));
-            self.next += self.gap;
+            self.next += gap;
             if waker.wake().is_err() {
                 return;
             }

@@ -53,7 +53,8 @@ pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), 
     for _ in 0..options.rounds {
         for ((delay, _), trials) in AIMS.iter().zip(&mut results) {
             let server = bench.receiptd_on(&bench.files()?, *delay)?;
-            let trial = trial::run(options, server, CONNECTIONS, options.measured())?;
+            let trial =
+                trial::run(options, server, CONNECTIONS, trial::Load::Closed(options.measured()))?;
             verify(&trial, *delay)?;
             trials.push(trial);
         }

@@ -39,6 +39,15 @@ impl Load {
         }
     }
 
+    /// What is compared with the empty database: of a burst the answers, of a sustained load what
+    /// came into the state, the time it took afterwards included.
+    fn rate(self, trial: &Trial) -> f64 {
+        match self {
+            Self::Burst => trial.per_second(),
+            Self::Sustained => trial.in_state_per_second(),
+        }
+    }
+
     fn lasting(self, options: &Options) -> Duration {
         match self {
             Self::Burst => options.measured(),
@@ -74,12 +83,13 @@ pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), 
         let mut empty = f64::NAN;
         for one in &mut series {
             let server = start(options, bench, one.stored)?;
-            let lasting = one.load.lasting(options);
-            let trial = trial::run_beside(options, server, CONNECTIONS, lasting, one.stored)?;
+            let load = trial::Load::Closed(one.load.lasting(options));
+            let trial = trial::run_beside(options, server, CONNECTIONS, load, one.stored)?;
             trial::tell(&format!("{}, {} stored", one.load.name(), one.stored), &trial);
             // The empty one comes first of each load.
-            empty = if one.stored == 0 { trial.per_second() } else { empty };
-            one.shares.push(trial.per_second() / empty);
+            let rate = one.load.rate(&trial);
+            empty = if one.stored == 0 { rate } else { empty };
+            one.shares.push(rate / empty);
             one.ratios.push(trial.per_second() / bare);
             one.trials.push(trial);
         }

@@ -1,4 +1,4 @@
-//! One closed-loop run against one server of whatever kind, from its start to what it kept.
+//! One run against one server of whatever kind, from its start to what it kept.
 
 use std::error::Error;
 use std::io;
@@ -45,14 +45,23 @@ impl Trial {
     }
 }
 
+/// How much is asked of a server.
+#[derive(Clone, Copy)]
+pub enum Load {
+    /// As much as it takes, after a second of warm-up, for so long.
+    Closed(Duration),
+    /// So many a second whatever it does, for so long.
+    Open(u32, Duration),
+}
+
 /// Loads a server that has just been started, lets it finish, counts, and stops it.
 pub fn run(
     options: &Options,
     server: Server,
     connections: usize,
-    measured: Duration,
+    load: Load,
 ) -> Result<Trial, Box<dyn Error>> {
-    run_beside(options, server, connections, measured, 0)
+    run_beside(options, server, connections, load, 0)
 }
 
 /// The same where so many notifications were there before.
@@ -60,7 +69,7 @@ pub fn run_beside(
     options: &Options,
     mut server: Server,
     connections: usize,
-    measured: Duration,
+    load: Load,
     before: u64,
 ) -> Result<Trial, Box<dyn Error>> {
     let mut ids = Ids::new(options.seed);
@@ -68,7 +77,10 @@ pub fn run_beside(
     let target = Target { server: server.callbacks, connections, reference: options.reference };
     let (meter, memory) = (Meter::start(server.pid())?, MemoryWatch::start(server.pid()));
     let began = Instant::now();
-    let outcome = load::closed_loop(target, &mut ids, WARM_UP, measured);
+    let outcome = match load {
+        Load::Closed(measured) => load::closed_loop(target, &mut ids, WARM_UP, measured),
+        Load::Open(rate, lasting) => load::open_loop(target, &mut ids, rate, lasting, |_, _| {}),
+    };
     let others_percent = meter.others_percent()?;
     let ended = finish(&server);
     let mebibytes = memory.peak();
@@ -103,7 +115,8 @@ fn count(server: &Server, outcome: &Outcome) -> rusqlite::Result<Option<Kept>> {
 
 /// Requests a second of the yardstick, to divide by.
 pub fn bare(options: &Options, bench: &Bench, connections: usize) -> Result<f64, Box<dyn Error>> {
-    run(options, bench.bare()?, connections, options.measured()).map(|trial| trial.per_second())
+    let load = Load::Closed(options.measured());
+    run(options, bench.bare()?, connections, load).map(|trial| trial.per_second())
 }
 
 /// The median over trials of what `per_mille` of a thousand answers did not exceed.
