@@ -9,20 +9,19 @@
 
 mod support;
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
 use support::options::{Options, Section};
+use support::program::{self, Done};
 use support::report::Report;
-use support::server::{BARE_ROLE, Bench, STAND_IN_ROLE};
+use support::server::Bench;
 use support::{
-    backlog, bare, burst, compare, idle, machine, mixed, preload, slow_disk, stand_in, start,
-    stored, sustained, visible,
+    backlog, burst, compare, idle, mixed, preload, slow_disk, start, stored, sustained, visible,
 };
 
 /// Measures one section.
-type Run = fn(&Options, &Bench, &mut Report) -> Result<(), Box<dyn Error>>;
+type Run = fn(&Options, &Bench, &mut Report) -> Done;
 
 /// Every section, in the order in which they run: what needs a quiet machine most comes first.
 const SECTIONS: [(Section, Run); 10] = [
@@ -38,43 +37,20 @@ const SECTIONS: [(Section, Run); 10] = [
     (Section::Compare, compare::run),
 ];
 
-/// The exit code when there are no figures; 1 says that they are not good enough.
-const CANNOT_MEASURE: u8 = 2;
-
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.first().map(String::as_str) {
-        Some(BARE_ROLE) => bare::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        Some(STAND_IN_ROLE) => {
-            stand_in::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
-        }
-        _ => measure(&Options::parse()),
-    };
-    done.unwrap_or_else(|error: Box<dyn Error>| {
-        eprintln!("error: {error}");
-        ExitCode::from(CANNOT_MEASURE)
+    program::run(|| {
+        let options = Options::parse();
+        program::measure(&options.common, |bench, report| measure(&options, bench, report))
     })
 }
 
-fn measure(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
-    if !options.under_bench() {
-        // `cargo test --all-targets` runs this too, unoptimised; there is nothing to test.
-        println!("measures under `cargo bench` only, or with --bench");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let bench = Bench::new(options)?;
-    let mut report = Report::default();
-    println!("{} in {}", machine::describe(&options.dir)?, options.dir.display());
+fn measure(options: &Options, bench: &Bench, report: &mut Report) -> Done {
     let measured = SECTIONS
         .iter()
         .filter(|(section, _)| options.wants(*section))
-        .try_for_each(|(_, run)| run(options, &bench, &mut report));
+        .try_for_each(|(_, run)| run(options, bench, report));
     if !options.keep {
-        preload::clean(&options.dir)?;
+        preload::clean(&options.common.dir)?;
     }
-    // What was found out before something failed is worth reading all the same.
-    report.print();
-    measured?;
-    let failed = options.check && !report.is_good();
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    measured
 }

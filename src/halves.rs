@@ -4,13 +4,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::api::control::Control;
+use crate::change::OwedTo;
 use crate::clock::Clock;
-use crate::config::settings::{Credentials, Settings, Source, Token};
+use crate::config::settings::{Credentials, Deliver, Settings, Sink, Source, Token};
+use crate::forward::forwarder::{self, Forwarder};
 use crate::journal::{self, Journal, SourceRow};
 use crate::lock::Lock;
 use crate::provider::Provider;
@@ -20,6 +22,9 @@ use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::{Durability, OpenError};
 use crate::state;
 use crate::telemetry::Metrics;
+
+/// What is under way to sinks when stopping begins has so long to be finished.
+const FORWARD_MAX: Duration = Duration::from_secs(2);
 
 /// The name of the source that exists when nothing is configured.
 pub const DEFAULT_SOURCE: &str = "default";
@@ -36,6 +41,8 @@ pub struct Halves {
     pub settled: Settled,
     writer: journal::Writer,
     settler: Settler,
+    /// `None` without sinks.
+    forwarder: Option<Forwarder>,
     checkpointers: [Checkpointer; 2],
 }
 
@@ -43,13 +50,14 @@ impl Halves {
     /// Opens both files, makes sure that they belong together, and starts the threads.
     ///
     /// # Errors
-    /// If a file cannot be opened, is not ours, or was written by a newer version.
+    /// If a file cannot be opened, is not ours, or was written by a newer version; or if a sink cannot
+    /// be prepared.
     pub fn start(
         settings: &Settings,
         clock: &Clock,
         metrics: &Arc<Metrics>,
         lock: &Arc<Lock>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, StartError> {
         let files = [settings.store.journal_path(), settings.store.path.clone()];
         let opened = settle::open_beside(&files[1], &files[0], clock)?;
         let (journal, writer, tell_callers) = start_journal(settings, &files[0], metrics, lock)?;
@@ -63,18 +71,23 @@ impl Halves {
             // Whatever is lost of the state is settled again.
             Checkpointer::start(&files[1], &state::tables::SCHEMA, Box::new(|| {}))?,
         ];
+        let owed_to = owed_to(&settings.sinks, &journal)?;
+        count_owed(&settings.sinks, &opened, metrics)?;
         let (settler, settled) =
-            start_settling(settings, &files, opened, &journal, clock, (metrics, lock))?;
-        Ok(Self { files, journal, settled, writer, settler, checkpointers })
+            start_settling(settings, &files, opened, (&journal, owed_to), clock, (metrics, lock))?;
+        let forwarder =
+            start_forwarding(settings, &files[1], &journal, &settled, &settler, (clock, metrics))?;
+        Ok(Self { files, journal, settled, writer, settler, forwarder, checkpointers })
     }
 
     /// What someone who shows `key` may ask for.
-    pub fn control(&self, key: &str) -> Control {
+    pub fn control(&self, key: &str, metrics: &Arc<Metrics>) -> Control {
         Control {
             key: key.to_owned(),
             journal: self.journal.clone(),
             state: self.settler.on_thread(),
             files: self.files.clone(),
+            metrics: Arc::clone(metrics),
         }
     }
 
@@ -82,6 +95,10 @@ impl Halves {
     pub fn stop(self, deadline: Instant) {
         self.journal.close();
         self.writer.join();
+        // Before settling ends, which writes down what became of changes.
+        if let Some(forwarder) = self.forwarder {
+            forwarder.stop(deadline.min(Instant::now() + FORWARD_MAX));
+        }
         self.settler.stop(deadline);
         drop(self.checkpointers);
     }
@@ -115,7 +132,7 @@ fn start_settling(
     settings: &Settings,
     [journal_path, state_path]: &[PathBuf; 2],
     opened: settle::Opened,
-    journal: &Journal,
+    (journal, owed_to): (&Journal, Vec<OwedTo>),
     clock: &Clock,
     (metrics, lock): (&Arc<Metrics>, &Arc<Lock>),
 ) -> Result<(Settler, Settled), OpenError> {
@@ -124,6 +141,7 @@ fn start_settling(
         journal: journal_path.clone(),
         callbacks_max: settings.limits.settle_callbacks_max,
         clock: clock.clone(),
+        owed_to,
     };
     let (metrics, lock) = (Arc::clone(metrics), Arc::clone(lock));
     let observer = Box::new(move |report: &settle::Report| {
@@ -131,6 +149,76 @@ fn start_settling(
         metrics.settled(report);
     });
     settle::start(options, opened, Arc::clone(journal.progress()), observer)
+}
+
+/// What settling owes to whom. A sink that the journal has never heard of is owed what comes from now
+/// on.
+fn owed_to(sinks: &[Sink], journal: &Journal) -> Result<Vec<OwedTo>, StartError> {
+    let mut all = Vec::new();
+    for sink in sinks {
+        let name = Arc::clone(&sink.name);
+        let since = journal.on_writer(move |journal| journal::remember_sink(journal, &name))??;
+        all.push(owed_since(sink, since));
+    }
+    Ok(all)
+}
+
+/// The same for the sinks that the journal has heard of; changes nothing.
+///
+/// # Errors
+/// If the journal cannot be read.
+pub fn known_owed_to(
+    sinks: &[Sink],
+    journal: &rusqlite::Connection,
+) -> rusqlite::Result<Vec<OwedTo>> {
+    let mut all = Vec::new();
+    for sink in sinks {
+        let since = journal::sink_since(journal, &sink.name)?;
+        all.extend(since.map(|since| owed_since(sink, since)));
+    }
+    Ok(all)
+}
+
+fn owed_since(sink: &Sink, since: i64) -> OwedTo {
+    OwedTo {
+        sink: Arc::clone(&sink.name),
+        since,
+        filter: sink.filter.clone(),
+        is_latest_only: sink.deliver == Deliver::Latest,
+        wants_body: sink.wants_body(),
+    }
+}
+
+/// Before anything more can be owed, which is counted on top of this.
+fn count_owed(sinks: &[Sink], opened: &settle::Opened, metrics: &Metrics) -> rusqlite::Result<()> {
+    for sink in sinks {
+        let (rows, parked) = state::outbox::count(&opened.connection, &sink.name)?;
+        metrics.sink(&sink.name).found(rows, parked);
+    }
+    Ok(())
+}
+
+fn start_forwarding(
+    settings: &Settings,
+    state: &Path,
+    journal: &Journal,
+    settled: &Settled,
+    settler: &Settler,
+    (clock, metrics): (&Clock, &Metrics),
+) -> Result<Option<Forwarder>, StartError> {
+    if settings.sinks.is_empty() {
+        return Ok(None);
+    }
+    let parts = forwarder::Parts {
+        state: state.to_owned(),
+        on_thread: settler.on_thread(),
+        settled: settled.clone(),
+        journal: journal.clone(),
+        clock: clock.clone(),
+    };
+    Forwarder::start(&settings.sinks, parts, |sink| metrics.sink(sink))
+        .map(Some)
+        .map_err(StartError::Sink)
 }
 
 /// The configured sources; without any, the source `default` with the token the journal knows, or a

@@ -1,4 +1,4 @@
-//! receiptd: receive, settle, keep.
+//! receiptd: receive, settle, keep, forward.
 //!
 //! This is the architecture page: what the program is, where things are, and what must never become
 //! untrue. How to set it up and run it stands in `README.md`; every setting, with its reason, in
@@ -10,7 +10,7 @@
 //! what became of the messages it sent. A callback answered wrongly is lost for good, callbacks
 //! arrive late, twice and out of order, and none of them says which is the last word. receiptd
 //! stands beside the app, keeps each callback before it answers, and works out behind the answer
-//! what is true.
+//! what is true; and hands what changes on to where the app wants it.
 //!
 //! Two halves that meet only in one file:
 //!
@@ -22,6 +22,7 @@
 //!   └──────────────────┬───────────────────┘   └──────────────────┬──────────────────┘
 //!            receiptd.callbacks.db ────────────────────→ receiptd.db
 //!            the journal: the truth                      the state: what people read
+//!                                                           and the outbox ──→ sinks
 //! ```
 //!
 //! So the answer depends on two things only: who is calling, and whether the bytes are safe. A body
@@ -42,8 +43,11 @@
 //! | [`journal`] | appends callbacks on one thread, commits many at once, notices full and failing disks | what a callback says |
 //! | [`provider`] | turns a sender's bytes into events, or says why it cannot | SQL, HTTP |
 //! | [`merge`] | joins what is reported of one notification | I/O, the clock, providers |
-//! | [`settle`] | follows the journal from a cursor and writes the state; prunes; rebuilds | HTTP, who is calling |
+//! | [`change`] | what settling altered, as a sink is told: its id, its data, who wants to hear of it | I/O, the clock, providers |
+//! | [`settle`] | follows the journal from a cursor and writes the state and what is owed; prunes; rebuilds | HTTP, who is calling |
 //! | [`state`] | the public tables, their migrations, every `SELECT` and `INSERT` on them | providers, what a status means |
+//! | [`forward`] | sends what is owed to sinks: order, back-off, breaker, parking; one file a kind of sink | providers, who is calling |
+//! | [`relay`] | in place of both files: passes each callback on to sinks before it is answered | who is calling |
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
 //! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
 //! | [`halves`] | starts and stops journal and settling together | |
@@ -66,8 +70,9 @@
 //!
 //! # Threads
 //!
-//! One thread for every socket and timer (tokio, current-thread). One thread writes the journal, one
-//! the state, one each checkpoints them. The threads of the two files never wait for each other's
+//! One thread for every socket and timer of callers (tokio, current-thread). One thread writes the
+//! journal, one the state, one each checkpoints them. With sinks, one more sends to all of them, on a
+//! runtime of its own. The threads of the two files never wait for each other's
 //! lock. Whoever wants to change a file from elsewhere hands work to its thread
 //! ([`journal::Journal::on_writer`], [`settle::OnThread`]).
 //!
@@ -87,9 +92,10 @@
 //! 6. The state never holds what the journal cannot give back. It may be deleted at any time.
 //! 7. [`merge::Facts::join`] does not depend on order, repetition or batches, and cannot fail. Nothing
 //!    else decides between two receipts.
-//! 8. State, history and cursor of a callback commit together or not at all.
+//! 8. State, history, cursor and what is owed to sinks by a callback commit together or not at all.
 //! 9. Settling is deterministic: no clock, no chance, no configuration but what the journal remembers
-//!    of its sources.
+//!    of its sources, and which sinks want to hear of what. The same callback gives the same change
+//!    with the same id.
 //! 10. An authentic callback is never refused for what it says. What is not understood is kept, with
 //!     a reason that holds none of its values.
 //! 11. Authentication comes before the body is polled, with one exception: a signature over the body
@@ -97,7 +103,12 @@
 //! 12. Every queue, body, batch and wait has a bound with a name. A full queue is a 503.
 //! 13. Tokens, bodies, addresses, numbers and texts of messages reach no log, no error, no metric
 //!     label and no path of a file. Their columns in the database are the only place they stand.
-//! 14. After an I/O error on the journal nothing more is acknowledged by this process: SQLite would
+//! 14. A change is owed to a sink until the sink has accepted it, somebody discards it, or, where only
+//!     the latest is wanted, a newer one of the same notification is owed too. Changes of one
+//!     notification are under way one at a time, in the order in which they were settled. Nothing a
+//!     sink does reaches an answer, readiness or another sink; only where nothing is kept do sinks
+//!     decide the answer.
+//! 15. After an I/O error on the journal nothing more is acknowledged by this process: SQLite would
 //!     report success for pages that are gone.
 //!
 //! # One callback
@@ -115,6 +126,30 @@
 //! [`provider::read`] make events of each body, groups these by whom they are about, drops repeats
 //! into the count of duplicates, joins the others ([`merge`]), and writes notifications, messages,
 //! history and cursor in one transaction. Whoever waits at `/settled` is told.
+//!
+//! # One change
+//!
+//! What an event altered becomes a [`change::Change`], with an id made from the event, and is written
+//! into the outbox ([`state::outbox`]) by the transaction that settles it, one row for each sink whose
+//! filter lets it pass. That a batch is committed wakes each [`forward::dispatcher`]. It reads the rows
+//! behind those it has taken, keeps what belongs to one notification in line ([`forward::window`]), and
+//! sends many at once, each as a CloudEvents event ([`forward::event`]) by the sink's own protocol
+//! ([`forward::sink`]). What became of them is handed to the settling thread, which removes the rows, or
+//! notes when to try again, or parks them.
+//!
+//! # One sink outage
+//!
+//! The first failures make their rows wait, each with a pause of its own, and what is behind them of
+//! the same notifications is held. After five in a row the breaker opens ([`forward::breaker`]): nothing
+//! more is read or sent, what is owed grows in the file and nowhere else, callbacks are answered as
+//! ever. Every half a minute at most one change is tried. Once one is taken the rest follows, in order.
+//! A crash meanwhile loses nothing: what was sent and not recorded is sent again, under the same ids.
+//!
+//! # Keeping nothing
+//!
+//! With `store.kind = "none"` there is neither journal nor state. [`relay`] understands a callback at
+//! once, makes the changes that it brings about by itself, and it is answered 2xx only when every sink
+//! that wants them has accepted them. Who has what came before is then behind the sinks.
 //!
 //! # One crash
 //!
@@ -162,9 +197,15 @@ pub mod provider;
 
 pub mod merge;
 
+pub mod change;
+
 pub mod settle;
 
 pub mod state;
+
+pub mod forward;
+
+pub mod relay;
 
 pub mod sqlite;
 

@@ -30,18 +30,20 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::api::Api;
 use crate::api::control::ControlFile;
+use crate::api::{self, Api};
 use crate::clock::Clock;
-use crate::config::settings::{Settings, Source};
+use crate::config::settings::{Settings, Source, Store, StoreKind, To};
 use crate::halves::{Halves, prepare_sources, remember};
 use crate::journal::Refused;
 use crate::lock::{Lock, LockError, check_file_system};
+use crate::receive::keeper::{IsKept, Keeper};
 use crate::receive::refusals::Refusals;
-use crate::receive::request::{FrontDoor, IsKept};
+use crate::receive::request::FrontDoor;
 use crate::receive::routes::Routes;
 use crate::receive::server::{Server, TlsInForce};
 use crate::receive::tls::{Refreshed, Reloader, TlsProblem};
+use crate::relay::{Problem, Relay};
 use crate::settle::Known;
 use crate::sqlite::OpenError;
 use crate::telemetry::Metrics;
@@ -87,6 +89,12 @@ pub enum StartError {
     /// SQLite refused its first rows.
     #[error("failed to prepare the journal: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// Sinks that cannot stand in for a store.
+    #[error(transparent)]
+    Relay(#[from] Problem),
+    /// A sink could not be prepared; a whole sentence.
+    #[error("{0}")]
+    Sink(String),
     /// No randomness, no signals, no file.
     #[error("failed to start: {0}")]
     Io(#[from] io::Error),
@@ -110,12 +118,27 @@ pub struct Receiver {
     admin: SocketAddr,
     new_token: Option<String>,
     pub(crate) door: Arc<FrontDoor>,
-    halves: Halves,
+    behind: Behind,
     is_stopping: Arc<AtomicBool>,
     stop_server: oneshot::Sender<()>,
     server: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
     look_at_tls: Arc<Notify>,
+}
+
+/// What stands behind the front door.
+#[derive(Debug)]
+enum Behind {
+    /// Two files of this machine.
+    Files(Box<Kept>),
+    /// Sinks alone: nothing is kept here.
+    Relay(Arc<Relay>),
+}
+
+/// Both files, and what says that they are ours. Dropped in this order: the lock last.
+#[derive(Debug)]
+struct Kept {
+    halves: Halves,
     _control_file: ControlFile,
     _lock: Arc<Lock>,
 }
@@ -127,19 +150,22 @@ impl Receiver {
     /// # Errors
     /// If a file cannot be opened or locked, or an address cannot be bound; then nothing runs.
     pub async fn start(settings: Settings, clock: Clock) -> Result<Self, StartError> {
-        let store = settings.store.clone();
-        check_file_system(&store.path, store.network_file_system)?;
-        let lock = Arc::new(Lock::acquire(&store.path)?);
+        let lock = match settings.store.kind {
+            StoreKind::Sqlite => Some(lock(&settings.store)?),
+            StoreKind::None => None,
+        };
         let listener = bind(settings.listen)?;
         let admin_listener = bind(settings.admin_listen)?;
+        let admin = admin_listener.local_addr()?;
         let tls = settings.tls.clone().map(Reloader::open).transpose()?;
         let metrics = Arc::new(Metrics::new());
-        let halves = Halves::start(&settings, &clock, &metrics, &lock)?;
-        let (sources, new_token) = prepare_sources(&settings.sources, &halves.journal, &clock)?;
+        let Prepared { behind, keeper, asked, sources, new_token } = match lock {
+            Some(lock) => prepare_files(&settings, &clock, &metrics, lock, admin)?,
+            None => prepare_relay(&settings, &metrics)?,
+        };
         let door = Arc::new(FrontDoor {
             routes: Routes::new(&sources, &metrics),
-            journal: halves.journal.clone(),
-            is_kept: is_kept(&halves.files),
+            keeper,
             limits: settings.limits.clone(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
@@ -149,19 +175,13 @@ impl Receiver {
         let in_force = tls.as_ref().map(|tls| Arc::new(RwLock::new(tls.current())));
         let server = Server::new(listener, Arc::clone(&door), in_force.clone());
         let callbacks = server.address()?;
-        let admin = admin_listener.local_addr()?;
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let control_file = ControlFile::write(&store.path, admin)?;
-        lock.describe(&format!("admin http://{admin}"))?;
         let api = Arc::new(Api {
-            journal: halves.journal.clone(),
-            settled: halves.settled.clone(),
+            behind: asked,
             metrics,
             connections: server.connections(),
             clock,
-            files: halves.files.clone(),
             is_stopping: Arc::clone(&is_stopping),
-            control: halves.control(control_file.key()),
         });
         let mut background = vec![tokio::spawn(api.run(admin_listener))];
         background.push(tokio::spawn({
@@ -173,6 +193,10 @@ impl Receiver {
             let (look, metrics) = (Arc::clone(&look_at_tls), Arc::clone(&door.metrics));
             background.push(tokio::spawn(follow_tls_files(reloader, in_force, look, metrics)));
         }
+        if let Behind::Relay(relay) = &behind {
+            background.push(tokio::spawn(Arc::clone(relay).prove()));
+            relay.proven().await;
+        }
         let (stop_server, stop) = oneshot::channel();
         let server = tokio::spawn(server.run(async { drop(stop.await) }));
         Ok(Self {
@@ -181,14 +205,12 @@ impl Receiver {
             admin,
             new_token,
             door,
-            halves,
+            behind,
             is_stopping,
             stop_server,
             server,
             background,
             look_at_tls,
-            _control_file: control_file,
-            _lock: lock,
         })
     }
 
@@ -212,6 +234,11 @@ impl Receiver {
         &self.settings.store.path
     }
 
+    /// Whether changes are written to standard output.
+    pub fn writes_to_stdout(&self) -> bool {
+        self.settings.sinks.iter().any(|sink| matches!(sink.to, To::Stdout))
+    }
+
     /// The bearer made at this start because nothing was configured: told once, kept nowhere.
     pub fn new_token(&self) -> Option<&str> {
         self.new_token.as_deref()
@@ -222,28 +249,42 @@ impl Receiver {
         self.settings.sources.is_empty()
     }
 
-    /// The journal's position: grows with every callback that is kept.
+    /// The journal's position: grows with every callback that is kept. Stays 0 without a store.
     pub fn committed(&self) -> i64 {
-        self.halves.journal.progress().committed()
+        match &self.behind {
+            Behind::Files(kept) => kept.halves.journal.progress().committed(),
+            Behind::Relay(_) => 0,
+        }
     }
 
-    /// Waits until everything acknowledged before this call is settled.
+    /// Waits until everything acknowledged before this call is settled. Without a store there is
+    /// nothing to wait for.
     pub async fn settled(&self) {
-        self.halves.settled.reaches(self.committed()).await;
+        if let Behind::Files(kept) = &self.behind {
+            kept.halves.settled.reaches(self.committed()).await;
+        }
     }
 
-    /// Yields when an I/O error has stopped the journal: time to end, and be started anew.
+    /// Yields when an I/O error has stopped the journal: time to end, and be started anew. Without a
+    /// store it never does.
     pub async fn failed(&self) {
-        self.halves.journal.progress().latched().await;
+        match &self.behind {
+            Behind::Files(kept) => kept.halves.journal.progress().latched().await,
+            Behind::Relay(_) => std::future::pending().await,
+        }
     }
 
     /// Puts these sources in the place of the old and looks at the TLS files, without dropping a
     /// connection. Everything else needs a new start.
     ///
     /// # Errors
-    /// If the journal cannot remember them; then the old ones stay.
+    /// If the journal cannot remember them, or no sink would keep what they bring; then the old
+    /// ones stay.
     pub fn reload(&self, sources: &[Source]) -> Result<(), StartError> {
-        remember(sources, &self.halves.journal)?;
+        match &self.behind {
+            Behind::Files(kept) => remember(sources, &kept.halves.journal)?,
+            Behind::Relay(relay) => relay.replace_sources(sources)?,
+        }
         self.door.routes.replace(sources);
         self.look_at_tls.notify_one();
         Ok(())
@@ -255,7 +296,7 @@ impl Receiver {
         let unchanging = |s: &Settings| {
             (s.listen, s.admin_listen, s.store.clone(), s.limits.clone(), s.tls.clone(), s.log)
         };
-        unchanging(settings) != unchanging(&self.settings)
+        unchanging(settings) != unchanging(&self.settings) || settings.sinks != self.settings.sinks
     }
 
     /// Stops: not ready any more, what is in flight is finished, everything acknowledged is on the
@@ -264,23 +305,105 @@ impl Receiver {
         let deadline = Instant::now() + self.settings.limits.drain_ms_max;
         self.is_stopping.store(true, Ordering::Release);
         let _ = self.stop_server.send(());
-        let progress = Arc::clone(self.halves.journal.progress());
         // A journal that accepts nothing has nothing in flight that could still succeed.
-        let patience = if progress.is_latched() { GOODBYE } else { until(deadline) };
+        let patience = if self.behind.is_latched() { GOODBYE } else { until(deadline) };
         if tokio::time::timeout(patience, &mut self.server).await.is_err() {
             tracing::warn!("stopped with connections still open");
             self.server.abort();
         }
         self.door.refusals.log();
-        let halves = self.halves;
+        let ended = self.behind.stop(deadline).await;
+        self.background.iter().for_each(JoinHandle::abort);
+        ended
+    }
+}
+
+impl Behind {
+    fn is_latched(&self) -> bool {
+        match self {
+            Self::Files(kept) => kept.halves.journal.progress().is_latched(),
+            Self::Relay(_) => false,
+        }
+    }
+
+    /// Finishes what is done by `deadline`.
+    async fn stop(self, deadline: Instant) -> Ended {
+        match self {
+            Self::Files(kept) => kept.stop(deadline).await,
+            Self::Relay(relay) => {
+                // What callers left behind who hung up; everybody else has been answered.
+                if tokio::time::timeout(until(deadline), relay.emptied()).await.is_err() {
+                    tracing::warn!("stopped before every sink had answered");
+                }
+                Ended::Stopped
+            }
+        }
+    }
+}
+
+impl Kept {
+    async fn stop(self, deadline: Instant) -> Ended {
+        let Self { halves, _control_file, _lock } = self;
+        let progress = Arc::clone(halves.journal.progress());
         let ending = tokio::task::spawn_blocking(move || halves.stop(deadline));
         // What is not done by then is done at the next start: everything acknowledged is committed.
         if tokio::time::timeout(until(deadline) + GRACE, ending).await.is_err() {
             tracing::warn!("stopped before the files could be tidied up");
         }
-        self.background.iter().for_each(JoinHandle::abort);
         if progress.is_latched() { Ended::Failed } else { Ended::Stopped }
     }
+}
+
+/// What a receiver is started with, by where callbacks are kept.
+struct Prepared {
+    behind: Behind,
+    keeper: Keeper,
+    asked: api::Behind,
+    sources: Vec<Source>,
+    new_token: Option<String>,
+}
+
+/// One process for each database.
+fn lock(store: &Store) -> Result<Arc<Lock>, LockError> {
+    check_file_system(&store.path, store.network_file_system)?;
+    Lock::acquire(&store.path).map(Arc::new)
+}
+
+fn prepare_files(
+    settings: &Settings,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    lock: Arc<Lock>,
+    admin: SocketAddr,
+) -> Result<Prepared, StartError> {
+    let halves = Halves::start(settings, clock, metrics, &lock)?;
+    let (sources, new_token) = prepare_sources(&settings.sources, &halves.journal, clock)?;
+    let control_file = ControlFile::write(&settings.store.path, admin)?;
+    lock.describe(&format!("admin http://{admin}"))?;
+    let keeper = Keeper::Journal {
+        journal: halves.journal.clone(),
+        is_kept: is_kept(&halves.files),
+        ack_wait_max: settings.limits.ack_wait_ms_max,
+    };
+    let asked = api::Behind::Files(Box::new(api::Files {
+        journal: halves.journal.clone(),
+        settled: halves.settled.clone(),
+        files: halves.files.clone(),
+        control: halves.control(control_file.key(), metrics),
+    }));
+    let kept = Kept { halves, _control_file: control_file, _lock: lock };
+    Ok(Prepared { behind: Behind::Files(Box::new(kept)), keeper, asked, sources, new_token })
+}
+
+fn prepare_relay(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Prepared, StartError> {
+    let relay = Arc::new(Relay::open(settings, metrics)?);
+    Ok(Prepared {
+        behind: Behind::Relay(Arc::clone(&relay)),
+        keeper: Keeper::Relay(Arc::clone(&relay)),
+        asked: api::Behind::Relay(relay),
+        sources: settings.sources.clone(),
+        new_token: None,
+    })
 }
 
 fn is_kept([journal, state]: &[PathBuf; 2]) -> IsKept {

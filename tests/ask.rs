@@ -65,7 +65,7 @@ impl World {
             .unwrap();
         let seq = self.journal.last_insert_rowid();
         let callback = Callback { seq, source: Arc::from(source), received_at, body };
-        settle(&self.state, &[callback], &self.dialects).unwrap();
+        settle(&self.state, &[callback], &self.dialects, &[]).unwrap();
         tables::set_cursor(&self.state, "journal", seq).unwrap();
         seq
     }

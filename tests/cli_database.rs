@@ -71,8 +71,13 @@ impl Receiver {
         thread::spawn(move || block_on(tell));
         let clock = Clock::system();
         let opened = settle::open_state(db, &clock).unwrap();
-        let options =
-            settle::Options { path: db.to_owned(), journal: path, callbacks_max: 5, clock };
+        let options = settle::Options {
+            path: db.to_owned(),
+            journal: path,
+            callbacks_max: 5,
+            clock,
+            owed_to: vec![],
+        };
         let progress = Arc::clone(journal.progress());
         let (settler, settled) =
             settle::start(options, opened, progress, Box::new(|_| {})).unwrap();
@@ -205,7 +210,7 @@ fn a_rebuild_that_ends_in_the_middle_leaves_the_old_state_and_can_be_run_again()
     let journal = journal::path_beside(&db);
     let half = i64::try_from(callbacks / 2).unwrap();
     let crash = catch_unwind(AssertUnwindSafe(|| {
-        settle::rebuild(&db, &journal, 10, |seq, _| assert!(seq < half, "this is the crash"))
+        settle::rebuild(&db, &journal, 10, &[], |seq, _| assert!(seq < half, "this is the crash"))
     }));
     assert!(crash.is_err());
     assert!(db.with_extension("db-rebuilding").exists(), "the crash came too late or too early");

@@ -329,7 +329,13 @@ fn keep(db: &Path) -> Journal {
     });
     let clock = Clock::system();
     let opened = settle::open_state(db, &clock).unwrap();
-    let options = settle::Options { path: db.to_owned(), journal: path, callbacks_max: 100, clock };
+    let options = settle::Options {
+        path: db.to_owned(),
+        journal: path,
+        callbacks_max: 100,
+        clock,
+        owed_to: vec![],
+    };
     let progress = Arc::clone(journal.progress());
     let (settler, _) = settle::start(options, opened, progress, Box::new(|_| {})).unwrap();
     // Both end when they are dropped; this receiver is there until the test is over.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use receiptd::cli;
 use receiptd::clock::Timestamp;
-use receiptd::config::settings::{JwtAlgorithm, LogFormat, Store};
+use receiptd::config::settings::{JwtAlgorithm, LogFormat, Store, StoreKind};
 use receiptd::config::{self, Flags, Layers, Loaded, Origin, Problem, Problems};
 use receiptd::provider::Provider;
 use tempfile::TempDir;
@@ -243,7 +243,8 @@ fn the_journal_stands_beside_the_state_file() {
         ("./x.y/z.db", "./x.y/z.callbacks.db"),
     ] {
         let (path, network_file_system) = (state.into(), false);
-        let store = Store { path, free_bytes_min: 0, reserve_bytes: 0, network_file_system };
+        let kind = StoreKind::Sqlite;
+        let store = Store { kind, path, free_bytes_min: 0, reserve_bytes: 0, network_file_system };
         assert_eq!(store.journal_path(), PathBuf::from(journal));
     }
 }
@@ -959,7 +960,7 @@ fn show_as_json_keeps_types() {
 #[test]
 fn what_show_prints_without_sources_is_a_configuration() {
     let text = run(&["show"], &[]).unwrap();
-    assert_eq!(text.lines().count(), 21, "{text}");
+    assert_eq!(text.lines().count(), 28, "{text}");
     Case::new(&text).loaded();
 }
 

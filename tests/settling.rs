@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use receiptd::callback::Callback;
+use receiptd::change::{Filter, OwedTo, What};
 use receiptd::clock::{Clock, Timestamp};
 use receiptd::journal::{self, SourceRow};
 use receiptd::provider::{Dialect, Provider};
@@ -88,10 +89,16 @@ fn memory() -> Connection {
     sqlite::open_in_memory(&state::tables::SCHEMA).unwrap()
 }
 
+/// A sink that is told everything.
+fn everything() -> OwedTo {
+    let filter = Filter::default();
+    OwedTo { sink: Arc::from("all"), since: 0, filter, is_latest_only: false, wants_body: true }
+}
+
 /// The state that these callbacks settle into, in one batch.
 fn settled(callbacks: &[Callback]) -> Connection {
     let connection = memory();
-    settle(&connection, callbacks, &dialects()).unwrap();
+    settle(&connection, callbacks, &dialects(), &[everything()]).unwrap();
     connection
 }
 
@@ -116,11 +123,99 @@ fn any_cut_into_batches_gives_the_same_bytes() {
         let mut rest = &callbacks[..];
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(1 + chance.below(rest.len().min(40)));
-            settle(&cut, batch, &dialects()).unwrap();
+            settle(&cut, batch, &dialects(), &[everything()]).unwrap();
             rest = after;
         }
         assert_eq!(dump(&cut), whole);
     }
+}
+
+#[test]
+fn the_changes_of_a_notification_lead_from_one_state_to_the_next_and_to_what_is_stored() {
+    let mut chance = Chance::new();
+    for _ in 0..CASES {
+        let callbacks = journal_by_chance(&mut chance);
+        let state = settled(&callbacks);
+        let changes = rows(
+            &state,
+            "SELECT source, subject_id, what, json_extract(data, '$.status'),
+                    json_extract(data, '$.previous.status')
+             FROM change_row WHERE what NOT IN ('message', 'unrecognised') ORDER BY key",
+        );
+        let mut last: HashMap<String, String> = HashMap::new();
+        for change in changes {
+            let parts: Vec<&str> = change.split('|').collect();
+            let [source, id, _, status, previous] = parts[..] else { panic!("{change}") };
+            let before = last.insert(format!("{source}|{id}"), status.to_owned());
+            assert_eq!(before.as_deref().unwrap_or("null"), previous, "{change}");
+        }
+        let stored = rows(&state, "SELECT source, id, status FROM notification");
+        let stored: BTreeSet<String> = stored.into_iter().collect();
+        let told = last.into_iter().map(|(subject, status)| format!("{subject}|{status}"));
+        assert_eq!(told.collect::<BTreeSet<_>>(), stored);
+        let ids = rows(
+            &state,
+            "SELECT count(*) - count(DISTINCT id) FROM change_row
+                                WHERE what != 'unrecognised'",
+        );
+        assert_eq!(ids, ["0"], "no two changes share an id");
+        let bodies = rows(&state, "SELECT count(*) FROM change_row WHERE body IS NULL");
+        assert_eq!(bodies, ["0"]);
+    }
+}
+
+#[test]
+fn a_repeat_owes_nothing_and_neither_does_what_loses() {
+    let gc: Arc<str> = Arc::from("gc-notify");
+    let receipt = |status: &str, second: u8| {
+        let completed_at = format!("2026-01-01T00:00:{second:02}.000000Z");
+        support::receipt_of("n", status, &completed_at).into_bytes()
+    };
+    let bodies = [("delivered", 2), ("delivered", 2), ("sent", 1), ("permanent-failure", 3)];
+    let bodies = bodies.map(|(status, second)| (Arc::clone(&gc), receipt(status, second)));
+    let state = settled(&in_order(bodies.into(), at));
+    let told =
+        rows(&state, "SELECT status, json_extract(data, '$.previous.status') FROM change_row");
+    assert_eq!(told, ["delivered|null", "permanent-failure|delivered"]);
+}
+
+#[test]
+fn a_sink_is_owed_what_its_filter_lets_pass_and_nothing_from_before_it_was_configured() {
+    let callbacks = in_order(fixtures(), at);
+    let half = i64::try_from(callbacks.len() / 2).unwrap();
+    let sink =
+        |name: &str, since, filter| OwedTo { sink: Arc::from(name), since, filter, ..everything() };
+    let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect());
+    let owed_to = [
+        sink("late", half, Filter::default()),
+        sink("one", 0, Filter { sources: words(&["ajo"]), ..Filter::default() }),
+        sink("texts", 0, Filter { kinds: Some(vec![What::Message]), ..Filter::default() }),
+        sink("failed", 0, Filter { statuses: words(&["permanent-failure"]), ..Filter::default() }),
+    ];
+    let state = memory();
+    settle(&state, &callbacks, &dialects(), &owed_to).unwrap();
+    let of = |sink: &str, sql: &str| {
+        let sql = format!(
+            "SELECT DISTINCT {sql} FROM outbox_row AS o JOIN change_row AS c ON c.key = o.key
+             WHERE sink = '{sink}' ORDER BY 1"
+        );
+        rows(&state, &sql)
+    };
+    let first: i64 = of("late", "min(c.key >> 14)")[0].parse().unwrap();
+    assert!(first > half && first < half + 5, "{first}");
+    assert_eq!(of("one", "source"), ["ajo"]);
+    assert_eq!(of("texts", "c.what"), ["message"]);
+    assert_eq!(
+        of("failed", "c.what || ' ' || status")
+            .into_iter()
+            .filter(|line| line.starts_with("status"))
+            .collect::<Vec<_>>(),
+        ["status permanent-failure"]
+    );
+    assert!(of("failed", "c.what").len() > 1, "`statuses` says nothing of other kinds");
+    let orphans = "SELECT count(*) FROM change_row AS c
+        WHERE owed != (SELECT count(*) FROM outbox_row AS o WHERE o.key = c.key)";
+    assert_eq!(rows(&state, orphans), ["0"]);
 }
 
 #[test]
@@ -160,7 +255,7 @@ fn a_repeated_callback_is_counted_once_and_changes_nothing_else() {
         .into_iter()
         .map(|callback| Callback { seq: callback.seq + again as i64, ..callback })
         .collect();
-    settle(&state, &repeats, &dialects()).unwrap();
+    settle(&state, &repeats, &dialects(), &[]).unwrap();
     assert_eq!(read(&state), before);
     assert_eq!(count("SELECT sum(duplicates) FROM notification"), duplicates + of_notifications);
     let sql = format!("SELECT count(*) FROM history WHERE duplicate AND seq > {again}");
@@ -236,7 +331,7 @@ impl Files {
     }
 
     fn rebuild(&self) {
-        rebuild(&self.state, &self.journal, 50, |_, _| {}).unwrap();
+        rebuild(&self.state, &self.journal, 50, &[], |_, _| {}).unwrap();
     }
 
     fn journal(&self) -> Connection {
@@ -252,7 +347,7 @@ impl Files {
         let access = Access::Write(Durability::Full);
         let state = sqlite::open(&self.state, &state::tables::SCHEMA, access).unwrap();
         let mut hands = OwnHands { journal: self.journal(), state };
-        let order = Order { before, bodies_only };
+        let order = Order { before, bodies_only, now: before };
         prune(order, (&self.journal, &self.state), &mut hands, |_, _| {}).unwrap()
     }
 }

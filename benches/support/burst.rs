@@ -46,7 +46,7 @@ impl Settling {
 /// Runs all rounds and prints the table.
 pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let mut runs = Vec::new();
-    for round in 0..options.rounds {
+    for round in 0..options.common.rounds {
         for &connections in &options.connections {
             runs.extend(run_round(options, bench, round, connections)?);
         }
@@ -85,10 +85,11 @@ fn run_once(
     round: u32,
     connections: usize,
 ) -> Result<Run, Box<dyn Error>> {
-    let target = Target { server: server.callbacks, connections, reference: options.reference };
-    let mut ids = Ids::new(options.seed);
+    let target =
+        Target { server: server.callbacks, connections, reference: options.common.reference };
+    let mut ids = Ids::new(options.common.seed);
     let meter = Meter::start(server.pid())?;
-    let outcome = load::closed_loop(target, &mut ids, WARM_UP, options.measured())?;
+    let outcome = load::closed_loop(target, &mut ids, WARM_UP, options.common.measured())?;
     let others_percent = meter.others_percent()?;
     let settling = if server.settles() { Some(settle(&server, &outcome)?) } else { None };
     let memory = server.memory()?;
@@ -145,8 +146,8 @@ fn print(options: &Options, bench: &Bench, runs: &[Run]) {
     }
     println!(
         "\nburst, {} s, medians of {} rounds; max, memory and what others took of the processors: the worst",
-        options.measured().as_secs(),
-        options.rounds
+        options.common.measured().as_secs(),
+        options.common.rounds
     );
     println!("{table}");
     let others = runs.iter().map(|run| run.others_percent).fold(0.0, f64::max);

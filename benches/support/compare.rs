@@ -78,19 +78,19 @@ pub struct Figures {
 pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let connections = options.connections.first().copied().unwrap_or(64);
     let mut series: Vec<Series> = subjects().into_iter().map(Series::new).collect();
-    for round in 0..options.rounds as usize {
+    for round in 0..options.common.rounds as usize {
         run_round(options, bench, connections, round, &mut series)?;
     }
     let rows: Vec<Row> = series.iter().map(|one| one.row(bench)).collect();
-    let seconds = options.measured().as_secs();
+    let seconds = options.common.measured().as_secs();
     let how = format!(
         "{connections} connections, {seconds} s, rounds: {}, medians; memory: peak",
-        options.rounds
+        options.common.rounds
     );
     print(&rows, &how);
     series.iter().for_each(|one| one.judge(bench, report));
     if let Some(file) = &options.svg {
-        let machine = machine::describe(&options.dir)?;
+        let machine = machine::describe(&options.common.dir)?;
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
         fs::write(file, svg::draw(&rows, &format!("{how}; {machine}; {date}")))?;
         println!("picture: {}", file.display());
@@ -179,8 +179,12 @@ impl Subject {
                 bench.alternative(prepared)?
             }
         };
-        let trial =
-            trial::run(options, server, connections, trial::Load::Closed(options.measured()))?;
+        let trial = trial::run(
+            &options.common,
+            server,
+            connections,
+            trial::Load::Closed(options.common.measured()),
+        )?;
         if let Self::Receiptd { fsync_delay } = self {
             slow_disk::verify(&trial, *fsync_delay)?;
         }

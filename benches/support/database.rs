@@ -126,7 +126,8 @@ impl State {
     }
 }
 
-fn open(file: &Path) -> rusqlite::Result<Connection> {
+/// Opens a database for reading, as any app may.
+pub fn open(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(file, flags)
 }

@@ -21,10 +21,13 @@ pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), 
     let server = bench.receiptd()?;
     thread::sleep(IDLE_FOR);
     let idle = server.memory()?;
-    let target =
-        Target { server: server.callbacks, connections: CONNECTIONS, reference: options.reference };
-    let mut ids = Ids::new(options.seed);
-    let outcome = load::closed_loop(target, &mut ids, Duration::ZERO, options.measured())?;
+    let target = Target {
+        server: server.callbacks,
+        connections: CONNECTIONS,
+        reference: options.common.reference,
+    };
+    let mut ids = Ids::new(options.common.seed);
+    let outcome = load::closed_loop(target, &mut ids, Duration::ZERO, options.common.measured())?;
     let busy = server.memory()?;
     server.wait_until_settled()?;
     let settled = server.memory()?;

@@ -60,8 +60,11 @@ fn drive(
     server: &Server,
     beside: &Beside,
 ) -> Result<Outcome, Box<dyn Error>> {
-    let target =
-        Target { server: server.callbacks, connections: CONNECTIONS, reference: options.reference };
+    let target = Target {
+        server: server.callbacks,
+        connections: CONNECTIONS,
+        reference: options.common.reference,
+    };
     let state = server.state_file();
     let readers = [State::open(&state)?, State::open(&state)?];
     let over = AtomicBool::new(false);
@@ -72,7 +75,7 @@ fn drive(
             threads.spawn(move || report_on(&reporter, over, &beside.reports)),
             threads.spawn(move || follow(&follower, over, &beside.pages)),
         ];
-        let mut ids = Ids::new(options.seed);
+        let mut ids = Ids::new(options.common.seed);
         let outcome = load::open_loop(target, &mut ids, PER_SECOND, options.sustained(), |_, _| {});
         over.store(true, Ordering::Relaxed);
         pruning.join().expect("pruning does not panic")?;

@@ -1,10 +1,20 @@
-//! The parts of the ingest measurement, in the order a measurement meets them.
+//! The parts of the measurements, in the order a measurement meets them.
+
+#![allow(dead_code, reason = "each benchmark uses its own part of it")]
+
+pub mod program;
+
+pub mod common;
 
 pub mod options;
 
 pub mod bare;
 
 pub mod stand_in;
+
+pub mod http_sink;
+
+pub mod arrivals;
 
 pub mod alternatives;
 
@@ -47,5 +57,15 @@ pub mod mixed;
 pub mod compare;
 
 pub mod svg;
+
+pub mod owed;
+
+pub mod healthy;
+
+pub mod down;
+
+pub mod jetstream;
+
+pub mod relay;
 
 pub mod report;

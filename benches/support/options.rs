@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use super::receipt::Reference;
+use super::common::Common;
 
 /// Measures receiptd against a bare hyper server on this machine.
 ///
@@ -25,26 +25,13 @@ pub struct Options {
     #[arg(long, conflicts_with = "only")]
     all: bool,
 
-    /// Seconds that a run of a burst measures, after a second of warm-up.
-    #[arg(long, default_value_t = 10, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-
     /// Seconds that a run of `sustained`, of `mixed` and of the sustained half of `stored` lasts.
     #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
     sustained_seconds: u64,
 
-    /// Rounds of `burst`, `sustained`, `slow-disk`, `stored` and `compare`; each is one run of every
-    /// server, and medians over the rounds are shown.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub rounds: u32,
-
     /// Numbers of connections for the burst; `compare` takes the first.
     #[arg(long, default_values_t = [64, 256], value_name = "N", value_delimiter = ',')]
     pub connections: Vec<usize>,
-
-    /// References in the receipts: one more random key in the state, or null.
-    #[arg(long, value_enum, default_value_t = Reference::Distinct, value_name = "KIND")]
-    pub reference: Reference,
 
     /// Numbers of notifications that are there already in `stored`. Each million takes 1.1 GB of
     /// disk, and as much again while it runs.
@@ -63,30 +50,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 
-    /// Start of the sequence of ids; the same seed gives the same ids.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub seed: u64,
-
-    /// Folder for the throw-away databases. It must be on a disk: where fsync is free, in memory,
-    /// the figures mean nothing.
-    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"), value_name = "FOLDER")]
-    pub dir: PathBuf,
-
-    /// Another receiptd binary than the one just built.
-    #[arg(long, value_name = "FILE", conflicts_with = "stand_in")]
-    pub receiptd: Option<PathBuf>,
-
-    /// A stand-in instead of receiptd, to try the measurement itself: it answers before it keeps.
-    #[arg(long)]
-    pub stand_in: bool,
-
-    /// Exit with 1 if something required is not reached. Where nothing could be measured it is 2.
-    #[arg(long)]
-    pub check: bool,
-
-    /// Given by `cargo bench` to every benchmark.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// A part of the measurement.
@@ -122,16 +87,6 @@ impl Options {
     pub fn wants(&self, section: Section) -> bool {
         let named = if self.only.is_empty() { &SHORT[..] } else { &self.only };
         self.all || named.contains(&section)
-    }
-
-    /// Whether `cargo bench` started us.
-    pub fn under_bench(&self) -> bool {
-        self.bench
-    }
-
-    /// How long a run of a burst measures.
-    pub fn measured(&self) -> Duration {
-        Duration::from_secs(self.seconds)
     }
 
     /// How long a run of what is sustained lasts.

@@ -117,13 +117,13 @@ pub fn clean(dir: &Path) -> io::Result<()> {
 const PREFIX: &str = "stored-";
 
 fn folder(options: &Options, count: u64) -> PathBuf {
-    options.dir.join(format!("{PREFIX}{count}"))
+    options.common.dir.join(format!("{PREFIX}{count}"))
 }
 
 /// What decides how such a database looks.
 fn stamp(options: &Options, bench: &Bench) -> io::Result<String> {
     let binary = data_encoding::HEXLOWER.encode(&Sha256::digest(fs::read(bench.binary())?));
-    Ok(format!("{binary} {:?}\n", options.reference))
+    Ok(format!("{binary} {:?}\n", options.common.reference))
 }
 
 fn write_journal(file: &Path, options: &Options, count: u64) -> Result<(), Box<dyn Error>> {
@@ -165,8 +165,8 @@ async fn append_all(
     count: u64,
 ) -> Result<(), Box<dyn Error>> {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut request = Request::new(nowhere, options.reference);
-    let mut ids = Ids::new(options.seed ^ IDS);
+    let mut request = Request::new(nowhere, options.common.reference);
+    let mut ids = Ids::new(options.common.seed ^ IDS);
     let source: Arc<str> = SOURCE.into();
     let now = Clock::system().now();
     let old = now.plus_seconds(-OLD_SECONDS);

@@ -17,6 +17,8 @@ pub const BEARER: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5
 
 const ID_PLACE: &str = "00000000-0000-4000-8000-000000000000";
 const REFERENCE_PLACE: &str = "r-0000000000000000";
+const SECOND_PLACE: &str = "\"completed_at\": \"2026-10-14T12:15:33";
+const FIRST_SECOND: u64 = 3;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// What `--token-sha256` must be for these requests to be authentic.
@@ -48,18 +50,42 @@ impl Id {
 /// Makes ids that look like UUIDs of version 4, never the same twice in one run, and the same again
 /// for the same seed. SplitMix64: chance enough to scatter the keys, a few nanoseconds each.
 pub struct Ids {
-    state: u64,
+    seed: u64,
+    /// How many receipts were made.
+    made: u64,
+    receipts_each: u64,
 }
 
+/// So many notifications are told of in turn where each has several receipts: those of one are then
+/// hardly ever under way at the same time.
+const AT_ONCE: u64 = 256;
+
+/// Receipts of one notification, at most: the seconds of `completed_at` have one digit for them.
+const RECEIPTS_EACH_MAX: u64 = 6;
+
 impl Ids {
-    /// The sequence of that seed.
+    /// The sequence of that seed; a receipt each.
     pub fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self { seed, made: 0, receipts_each: 1 }
     }
 
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    /// The same with so many receipts about each notification, each of a later moment.
+    pub fn repeated(seed: u64, receipts_each: u64) -> Self {
+        Self { receipts_each: receipts_each.clamp(1, RECEIPTS_EACH_MAX), ..Self::new(seed) }
+    }
+
+    /// The id in two halves, and which receipt about it comes now.
+    fn next(&mut self) -> (u64, u64, u64) {
+        let which = self.made / AT_ONCE % self.receipts_each;
+        let before = self.made / (AT_ONCE * self.receipts_each) * AT_ONCE;
+        let notification = before + self.made % AT_ONCE;
+        self.made += 1;
+        (self.chance(2 * notification + 1), self.chance(2 * notification + 2), which)
+    }
+
+    fn chance(&self, n: u64) -> u64 {
+        let state = self.seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
@@ -71,6 +97,8 @@ pub struct Request {
     bytes: Vec<u8>,
     body_at: usize,
     id_at: usize,
+    /// The last digit of the seconds of `completed_at`.
+    second_at: usize,
     reference_at: Option<usize>,
 }
 
@@ -81,8 +109,10 @@ impl Request {
         let head = head(server, body.len());
         let bytes = [head.as_bytes(), body.as_bytes()].concat();
         let id_at = head.len() + body.find(ID_PLACE).expect("the body has an id");
+        let second_at = head.len() + body.find(SECOND_PLACE).expect("the body has the moment");
+        let second_at = second_at + SECOND_PLACE.len() - 1;
         let reference_at = body.find(REFERENCE_PLACE).map(|at| head.len() + at + "r-".len());
-        Self { bytes, body_at: head.len(), id_at, reference_at }
+        Self { bytes, body_at: head.len(), id_at, second_at, reference_at }
     }
 
     /// All of it, for the socket.
@@ -97,7 +127,7 @@ impl Request {
 
     /// Puts the next id, and the next reference if there is one, in place.
     pub fn renew(&mut self, ids: &mut Ids) {
-        let (high, low) = (ids.next(), ids.next());
+        let (high, low, which) = ids.next();
         let id = &mut self.bytes[self.id_at..self.id_at + ID_PLACE.len()];
         write_hex(&mut id[0..8], high >> 32);
         write_hex(&mut id[9..13], high >> 16);
@@ -105,6 +135,7 @@ impl Request {
         write_hex(&mut id[15..18], high);
         write_hex(&mut id[20..23], low >> 48);
         write_hex(&mut id[24..36], low);
+        write_hex(&mut self.bytes[self.second_at..=self.second_at], FIRST_SECOND + which);
         if let Some(at) = self.reference_at {
             write_hex(&mut self.bytes[at..at + 16], low.rotate_left(32) ^ high);
         }

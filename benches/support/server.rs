@@ -1,6 +1,6 @@
 //! The servers as child processes: started, asked, measured from outside, stopped.
 //!
-//! Of receiptd this assumes the flags in [`Bench::receiptd`], the line that names the two
+//! Of receiptd this assumes the flags in [`Bench::command`], the line that names the two
 //! addresses on standard output, and the routes `/readyz` and `/settled` of its admin listener.
 
 use std::fs::{self, File};
@@ -17,8 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::alternatives::Prepared;
+use super::common::Common;
 use super::machine;
-use super::options::Options;
 use super::receipt::{Ids, Reference, Request, SOURCE, bearer_sha256};
 use super::slow_disk;
 
@@ -75,13 +75,13 @@ pub struct Memory {
 
 impl Bench {
     /// As the options say.
-    pub fn new(options: &Options) -> io::Result<Self> {
+    pub fn new(common: &Common) -> io::Result<Self> {
         let built = || PathBuf::from(env!("CARGO_BIN_EXE_receiptd"));
-        let receiptd = match (&options.receiptd, options.stand_in) {
+        let receiptd = match (&common.receiptd, common.stand_in) {
             (_, true) => std::env::current_exe()?,
             (chosen, false) => chosen.clone().unwrap_or_else(built),
         };
-        Ok(Self { receiptd, stand_in: options.stand_in, dir: options.dir.clone() })
+        Ok(Self { receiptd, stand_in: common.stand_in, dir: common.dir.clone() })
     }
 
     /// What is measured against bare hyper, for the report.
@@ -108,18 +108,44 @@ impl Bench {
 
     /// Starts receiptd on the files in that folder, every fsync taking so much longer.
     pub fn receiptd_on(&self, files: &Arc<TempDir>, fsync_delay: Duration) -> io::Result<Server> {
+        let mut command = self.command();
+        command.arg("--db").arg(state_file(files.path()));
+        if fsync_delay > Duration::ZERO {
+            slow_disk::delay(&mut command, files.path(), fsync_delay)?;
+        }
+        Server::start(command, Arc::clone(files))
+    }
+
+    /// Starts receiptd with what that configuration adds, on the files in that folder.
+    pub fn receiptd_with(&self, files: &Arc<TempDir>, configuration: &str) -> io::Result<Server> {
+        let mut command = self.configured(files, configuration)?;
+        command.arg("--db").arg(state_file(files.path()));
+        Server::start(command, Arc::clone(files))
+    }
+
+    /// Starts receiptd where that configuration says that it keeps nothing.
+    pub fn relay(&self, configuration: &str) -> io::Result<Server> {
+        let files = self.files()?;
+        Server::start(self.configured(&files, configuration)?, files)
+    }
+
+    fn configured(&self, files: &Arc<TempDir>, configuration: &str) -> io::Result<Command> {
+        let file = files.path().join("receiptd.toml");
+        fs::write(&file, configuration)?;
+        let mut command = self.command();
+        command.arg("--config").arg(file);
+        Ok(command)
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.receiptd);
         if self.stand_in {
             command.arg(STAND_IN_ROLE);
         }
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        command.arg("--db").arg(state_file(files.path()));
         command.args(["--source", &format!("{SOURCE}=gc-notify")]);
         command.args(["--token-sha256", &bearer_sha256()]);
-        if fsync_delay > Duration::ZERO {
-            slow_disk::delay(&mut command, files.path(), fsync_delay)?;
-        }
-        Server::start(command, Arc::clone(files))
+        command
     }
 
     /// Starts something else on a fresh database.

@@ -50,17 +50,24 @@ pub fn verify(trial: &Trial, delay: Duration) -> io::Result<()> {
 /// Runs all rounds at each delay.
 pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let mut results = AIMS.map(|_| Vec::new());
-    for _ in 0..options.rounds {
+    for _ in 0..options.common.rounds {
         for ((delay, _), trials) in AIMS.iter().zip(&mut results) {
             let server = bench.receiptd_on(&bench.files()?, *delay)?;
-            let trial =
-                trial::run(options, server, CONNECTIONS, trial::Load::Closed(options.measured()))?;
+            let trial = trial::run(
+                &options.common,
+                server,
+                CONNECTIONS,
+                trial::Load::Closed(options.common.measured()),
+            )?;
             verify(&trial, *delay)?;
             trials.push(trial);
         }
     }
-    let seconds = options.measured().as_secs();
-    println!("\nslow disk, {CONNECTIONS} connections, {seconds} s, medians of {}", options.rounds);
+    let seconds = options.common.measured().as_secs();
+    println!(
+        "\nslow disk, {CONNECTIONS} connections, {seconds} s, medians of {}",
+        options.common.rounds
+    );
     for ((delay, aim), trials) in AIMS.iter().zip(&results) {
         let rate = median(trials.iter().map(Trial::per_second)).unwrap_or(0.0);
         let [p50, p99, p999] =

@@ -21,7 +21,7 @@ const BINARY_MIB_MAX: f64 = 15.0;
 
 /// Starts the server so many times on fresh files.
 pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
-    let mut ids = Ids::new(options.seed);
+    let mut ids = Ids::new(options.common.seed);
     let starts = (0..STARTS)
         .map(|_| start_once(options, bench, &mut ids))
         .collect::<io::Result<Vec<(Duration, Duration)>>>()?;
@@ -49,7 +49,7 @@ fn start_once(options: &Options, bench: &Bench, ids: &mut Ids) -> io::Result<(Du
         thread::sleep(PACE);
     }
     let ready = server.spawned.elapsed();
-    let mut request = Request::new(server.callbacks, options.reference);
+    let mut request = Request::new(server.callbacks, options.common.reference);
     request.renew(ids);
     let status = status_of(server.callbacks, request.bytes(), PATIENCE)?;
     let answered = server.spawned.elapsed();

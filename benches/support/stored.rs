@@ -50,7 +50,7 @@ impl Load {
 
     fn lasting(self, options: &Options) -> Duration {
         match self {
-            Self::Burst => options.measured(),
+            Self::Burst => options.common.measured(),
             Self::Sustained => options.sustained(),
         }
     }
@@ -78,13 +78,13 @@ pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), 
             Series { load, stored, trials, shares, ratios }
         })
         .collect();
-    for _ in 0..options.rounds {
-        let bare = trial::bare(options, bench, CONNECTIONS)?;
+    for _ in 0..options.common.rounds {
+        let bare = trial::bare(&options.common, bench, CONNECTIONS)?;
         let mut empty = f64::NAN;
         for one in &mut series {
             let server = start(options, bench, one.stored)?;
             let load = trial::Load::Closed(one.load.lasting(options));
-            let trial = trial::run_beside(options, server, CONNECTIONS, load, one.stored)?;
+            let trial = trial::run_beside(&options.common, server, CONNECTIONS, load, one.stored)?;
             trial::tell(&format!("{}, {} stored", one.load.name(), one.stored), &trial);
             // The empty one comes first of each load.
             let rate = one.load.rate(&trial);
@@ -128,10 +128,10 @@ fn print(options: &Options, series: &[Series]) {
     for column in table.column_iter_mut().filter(|column| column.index != 1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let (burst, sustained) = (options.measured().as_secs(), options.sustained().as_secs());
+    let (burst, sustained) = (options.common.measured().as_secs(), options.sustained().as_secs());
     println!(
         "\nstored, {CONNECTIONS} connections, burst {burst} s, sustained {sustained} s, medians of {}",
-        options.rounds
+        options.common.rounds
     );
     println!("{table}");
     series.iter().for_each(|one| trial::print_kept(&one.trials));

@@ -17,22 +17,26 @@ const LAG_MAX: Duration = Duration::from_secs(1);
 /// is offered is a share of what it reached before.
 pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let (mut offered, mut most) = (Series::default(), Series::default());
-    for _ in 0..options.rounds {
-        let before = trial::bare(options, bench, CONNECTIONS)?;
+    for _ in 0..options.common.rounds {
+        let before = trial::bare(&options.common, bench, CONNECTIONS)?;
         let lasting = options.sustained();
         let rate = before * RATIO_MIN;
-        let at_rate = trial::run(options, bench.receiptd()?, CONNECTIONS, open(rate, lasting))?;
-        let between = trial::bare(options, bench, CONNECTIONS)?;
+        let at_rate =
+            trial::run(&options.common, bench.receiptd()?, CONNECTIONS, open(rate, lasting))?;
+        let between = trial::bare(&options.common, bench, CONNECTIONS)?;
         let load = Load::Closed(lasting);
-        let all = trial::run(options, bench.receiptd()?, CONNECTIONS, load)?;
-        let after = trial::bare(options, bench, CONNECTIONS)?;
+        let all = trial::run(&options.common, bench.receiptd()?, CONNECTIONS, load)?;
+        let after = trial::bare(&options.common, bench, CONNECTIONS)?;
         trial::tell("sustained, offered", &at_rate);
         trial::tell("sustained, as much as it takes", &all);
         offered.push(at_rate, before.midpoint(between));
         most.push(all, between.midpoint(after));
     }
     let seconds = options.sustained().as_secs();
-    println!("\nsustained, {CONNECTIONS} connections, {seconds} s, medians of {}", options.rounds);
+    println!(
+        "\nsustained, {CONNECTIONS} connections, {seconds} s, medians of {}",
+        options.common.rounds
+    );
     offered.print(&format!("{RATIO_MIN:.2} of bare hyper offered"));
     most.print("as much as it takes");
     judge(&offered, &most, report);

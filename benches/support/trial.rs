@@ -4,15 +4,16 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::common::Common;
 use super::database::Kept;
 use super::load::{self, Outcome, Target};
 use super::machine::{MemoryWatch, Meter};
-use super::options::Options;
 use super::receipt::Ids;
 use super::report::{Report, median, ms};
 use super::server::{Bench, Server};
 
-const WARM_UP: Duration = Duration::from_secs(1);
+/// Of every closed loop.
+pub const WARM_UP: Duration = Duration::from_secs(1);
 /// How long the state may take to follow after the load.
 const SETTLE_MAX: Duration = Duration::from_secs(900);
 
@@ -56,25 +57,25 @@ pub enum Load {
 
 /// Loads a server that has just been started, lets it finish, counts, and stops it.
 pub fn run(
-    options: &Options,
+    common: &Common,
     server: Server,
     connections: usize,
     load: Load,
 ) -> Result<Trial, Box<dyn Error>> {
-    run_beside(options, server, connections, load, 0)
+    run_beside(common, server, connections, load, 0)
 }
 
 /// The same where so many notifications were there before.
 pub fn run_beside(
-    options: &Options,
+    common: &Common,
     mut server: Server,
     connections: usize,
     load: Load,
     before: u64,
 ) -> Result<Trial, Box<dyn Error>> {
-    let mut ids = Ids::new(options.seed);
-    let start = server.first_acknowledged(&mut ids, options.reference)?;
-    let target = Target { server: server.callbacks, connections, reference: options.reference };
+    let mut ids = Ids::new(common.seed);
+    let start = server.first_acknowledged(&mut ids, common.reference)?;
+    let target = Target { server: server.callbacks, connections, reference: common.reference };
     let (meter, memory) = (Meter::start(server.pid())?, MemoryWatch::start(server.pid()));
     let began = Instant::now();
     let outcome = match load {
@@ -114,9 +115,9 @@ fn count(server: &Server, outcome: &Outcome) -> rusqlite::Result<Option<Kept>> {
 }
 
 /// Requests a second of the yardstick, to divide by.
-pub fn bare(options: &Options, bench: &Bench, connections: usize) -> Result<f64, Box<dyn Error>> {
-    let load = Load::Closed(options.measured());
-    run(options, bench.bare()?, connections, load).map(|trial| trial.per_second())
+pub fn bare(common: &Common, bench: &Bench, connections: usize) -> Result<f64, Box<dyn Error>> {
+    let load = Load::Closed(common.measured());
+    run(common, bench.bare()?, connections, load).map(|trial| trial.per_second())
 }
 
 /// The median over trials of what `per_mille` of a thousand answers did not exceed.

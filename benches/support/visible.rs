@@ -46,12 +46,15 @@ pub fn run(options: &Options, bench: &Bench, report: &mut Report) -> Result<(), 
 
 fn drive(options: &Options, server: &Server) -> Result<(Outcome, Seen), Box<dyn Error>> {
     let state = State::open(&server.state_file())?;
-    let target =
-        Target { server: server.callbacks, connections: CONNECTIONS, reference: options.reference };
+    let target = Target {
+        server: server.callbacks,
+        connections: CONNECTIONS,
+        reference: options.common.reference,
+    };
     let (tell, told) = mpsc::channel();
     let watcher = thread::spawn(move || watch(&state, &told));
     let mut acknowledged = 0;
-    let mut ids = Ids::new(options.seed);
+    let mut ids = Ids::new(options.common.seed);
     let outcome = load::open_loop(target, &mut ids, PER_SECOND, LASTING, |id, now| {
         if acknowledged % ONE_IN == 0 {
             let _ = tell.send((id, now));

@@ -143,7 +143,7 @@ fn check_cursor(text: &str) -> Option<(i64, Cursor)> {
 impl Places {
     fn new() -> Self {
         let connection = sqlite::open_in_memory(&tables::SCHEMA).unwrap();
-        settle(&connection, &callbacks(), &std::iter::once(dialect()).collect()).unwrap();
+        settle(&connection, &callbacks(), &std::iter::once(dialect()).collect(), &[]).unwrap();
         let list = Reader::over(connection);
         let mut rows = Vec::new();
         let mut window = window(None, None, None, 1);

@@ -1,7 +1,8 @@
-//! What someone who can read the receiver's control file may ask of it: to prune.
+//! What someone who can read the receiver's control file may ask of it: to prune, and to change what
+//! is owed to sinks.
 //!
-//! A running receiver holds the only writing connections of its files, so `receiptd prune` asks it
-//! to do the work. The key to ask with is made anew at each start and stands, with the address, in
+//! A running receiver holds the only writing connections of its files, so `receiptd prune` and
+//! `receiptd outbox` ask it to do the work. The key to ask with is made anew at each start and stands, with the address, in
 //! a file beside the state that only the receiver's own user can read.
 
 use std::fmt;
@@ -10,21 +11,31 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use subtle::ConstantTimeEq as _;
 
 use super::{Answer, text};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::journal::Journal;
 use crate::settle::prune::{Hands, Order, PruneError, Work, prune};
 use crate::settle::{OnThread, Settled};
 use crate::sqlite::Fault;
+use crate::state::outbox_ask::{self, Touched, Verb, carry_out};
+use crate::telemetry::Metrics;
 
 /// Where to ask. Query: `before=<RFC 3339>` and optionally `&bodies_only`.
 pub const PRUNE_PATH: &str = "/control/prune";
+
+/// Where to ask for a change of the outbox. The body is an [`outbox_ask::Order`] as JSON.
+pub const OUTBOX_PATH: &str = "/control/outbox";
+
+/// The longest order.
+const ORDER_BYTES_MAX: usize = 64 << 10;
 
 /// The key, and the hands to work with.
 pub struct Control {
@@ -36,6 +47,8 @@ pub struct Control {
     pub state: OnThread,
     /// The journal's file and the state's.
     pub files: [PathBuf; 2],
+    /// Where it is counted what is owed.
+    pub metrics: Arc<Metrics>,
 }
 
 impl fmt::Debug for Control {
@@ -47,6 +60,7 @@ impl fmt::Debug for Control {
 struct LiveHands {
     journal: Journal,
     state: OnThread,
+    metrics: Arc<Metrics>,
 }
 
 impl Hands for LiveHands {
@@ -66,29 +80,52 @@ impl Hands for LiveHands {
     fn on_state(&mut self, work: Work) -> Result<i64, PruneError> {
         Ok(self.state.run(work).ok_or(PruneError::Stopped)??)
     }
+
+    fn discarded(&mut self, touched: &Touched) {
+        count(&self.metrics, Verb::Discard, touched);
+    }
 }
 
 impl Control {
-    /// Answers a request for [`PRUNE_PATH`].
-    pub(super) async fn serve(&self, request: Request<Incoming>, settled: &Settled) -> Answer {
+    /// Answers a request for [`PRUNE_PATH`] or [`OUTBOX_PATH`].
+    pub(super) async fn serve(
+        &self,
+        request: Request<Incoming>,
+        settled: &Settled,
+        clock: &Clock,
+    ) -> Answer {
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
         }
         if !self.is_key(request.headers().get(AUTHORIZATION)) {
             return text(StatusCode::UNAUTHORIZED, "the key stands in the control file\n");
         }
-        let Some(order) = request.uri().query().and_then(parse_order) else {
+        if request.uri().path() == OUTBOX_PATH {
+            return self.change_outbox(request, clock.now()).await;
+        }
+        let Some(order) = request.uri().query().and_then(|query| parse_order(query, clock.now()))
+        else {
             return text(StatusCode::BAD_REQUEST, "expected before=<RFC 3339>[&bodies_only]\n");
         };
+        self.prune(order, settled).await
+    }
+
+    async fn prune(&self, order: Order, settled: &Settled) -> Answer {
         // What is acknowledged but not settled yet is never pruned; give it a moment.
         let committed = self.journal.progress().committed();
         let _ = tokio::time::timeout(super::WAIT_MAX, settled.reaches(committed)).await;
-        let mut hands = LiveHands { journal: self.journal.clone(), state: self.state.clone() };
+        let (journal, state) = (self.journal.clone(), self.state.clone());
+        let mut hands = LiveHands { journal, state, metrics: Arc::clone(&self.metrics) };
         let [journal, state] = self.files.clone();
         let work = move || prune(order, (&journal, &state), &mut hands, |_, _| {});
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(pruned)) => {
-                tracing::info!(callbacks = pruned.callbacks, subjects = pruned.subjects, "pruned");
+                tracing::info!(
+                    callbacks = pruned.callbacks,
+                    subjects = pruned.subjects,
+                    held_back_by_sinks = pruned.held_back_by_sinks,
+                    "pruned"
+                );
                 json(&pruned)
             }
             Ok(Err(error)) => {
@@ -99,24 +136,65 @@ impl Control {
         }
     }
 
+    async fn change_outbox(&self, request: Request<Incoming>, now: Timestamp) -> Answer {
+        let body = Limited::new(request.into_body(), ORDER_BYTES_MAX).collect().await;
+        let order = body
+            .ok()
+            .and_then(|body| serde_json::from_slice::<outbox_ask::Order>(&body.to_bytes()).ok());
+        let Some(order) = order else {
+            return text(StatusCode::BAD_REQUEST, "expected an order as JSON\n");
+        };
+        let (state, metrics, verb) = (self.state.clone(), Arc::clone(&self.metrics), order.verb);
+        let work = move || {
+            carry_out(&order, now, |step| {
+                let done = state.run(step).ok_or(PruneError::Stopped)??;
+                count(&metrics, verb, &done.0);
+                Ok::<_, PruneError>(done)
+            })
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(touched)) => {
+                tracing::info!(changes = touched.rows(), verb = ?verb, "the outbox was changed");
+                json(&touched)
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "changing the outbox failed");
+                let said = "changing the outbox failed; see the receiver's log\n";
+                text(StatusCode::INTERNAL_SERVER_ERROR, said)
+            }
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "changing the outbox panicked\n"),
+        }
+    }
+
     fn is_key(&self, shown: Option<&HeaderValue>) -> bool {
         let expected = format!("Bearer {}", self.key);
         shown.is_some_and(|shown| shown.as_bytes().ct_eq(expected.as_bytes()).into())
     }
 }
 
-fn parse_order(query: &str) -> Option<Order> {
+/// Counts what was done to rows of sinks that are configured.
+fn count(metrics: &Metrics, verb: Verb, touched: &Touched) {
+    for (sink, rows) in &touched.sinks {
+        let Some(sink) = metrics.known_sink(sink) else { continue };
+        match verb {
+            Verb::Retry => sink.unparked(rows.parked),
+            Verb::Discard => sink.discarded(rows.parked, rows.others),
+        }
+    }
+}
+
+fn parse_order(query: &str, now: Timestamp) -> Option<Order> {
     let (before, bodies_only) = match query.split_once('&') {
         None => (query, false),
         Some((before, "bodies_only")) => (before, true),
         Some(_) => return None,
     };
     let before: Timestamp = before.strip_prefix("before=")?.parse().ok()?;
-    Some(Order { before, bodies_only })
+    Some(Order { before, bodies_only, now })
 }
 
 fn json(value: &impl serde::Serialize) -> Answer {
-    // A struct of numbers and booleans always serializes.
+    // Numbers, booleans and names always serialize.
     let body = serde_json::to_vec(value).unwrap_or_default();
     let mut answer = Response::new(http_body_util::Full::new(bytes::Bytes::from(body)));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -153,7 +231,8 @@ impl ControlFile {
         &self.key
     }
 
-    /// The address to ask and the key to show, as a running receiver has left them at `state`.
+    /// Where to ask, without a path, and the key to show, as a running receiver has left them at
+    /// `state`.
     ///
     /// # Errors
     /// If there is no such file, it cannot be read or is not what a receiver writes.
@@ -161,7 +240,10 @@ impl ControlFile {
         let text = std::fs::read_to_string(control_path(state))?;
         let mut lines = text.lines().map(str::to_owned);
         match (lines.next(), lines.next()) {
-            (Some(url), Some(key)) => Ok((url, key)),
+            (Some(url), Some(key)) => {
+                let base = url.strip_suffix(PRUNE_PATH).unwrap_or(&url).to_owned();
+                Ok((base, key))
+            }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the control file is cut short")),
         }
     }

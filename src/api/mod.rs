@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::receive::connection::Connections;
+use crate::relay::{NotPassedOn, Relay};
 use crate::settle::Settled;
 use crate::sqlite::checkpoint::wal_bytes;
 use crate::telemetry::{Metrics, Snapshot};
@@ -43,20 +44,36 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 /// What the admin listener answers from.
 #[derive(Debug)]
 pub struct Api {
-    /// How far the journal has got, and whether it still accepts.
-    pub journal: Journal,
-    /// How far settling has got.
-    pub settled: Settled,
+    /// What makes callbacks safe.
+    pub behind: Behind,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Open connections on the callback listener.
     pub connections: Arc<Connections>,
     /// The time.
     pub clock: Clock,
-    /// The journal's file and the state's, for their sizes.
-    pub files: [std::path::PathBuf; 2],
     /// Set from the moment that stopping begins.
     pub is_stopping: Arc<AtomicBool>,
+}
+
+/// What makes callbacks safe, as far as it can be asked about.
+#[derive(Debug)]
+pub enum Behind {
+    /// Both files.
+    Files(Box<Files>),
+    /// Sinks alone.
+    Relay(Arc<Relay>),
+}
+
+/// Where callbacks are kept.
+#[derive(Debug)]
+pub struct Files {
+    /// How far the journal has got, and whether it still accepts.
+    pub journal: Journal,
+    /// How far settling has got.
+    pub settled: Settled,
+    /// The journal's file and the state's, for their sizes.
+    pub files: [std::path::PathBuf; 2],
     /// What someone with the control file may ask for.
     pub control: Control,
 }
@@ -65,21 +82,22 @@ type Answer = Response<Full<Bytes>>;
 
 impl Api {
     /// Whether callbacks are accepted: not while stopping, latched or low on space. A sink or the
-    /// state file being in trouble does not count: receiving goes on.
+    /// state file being in trouble does not count: receiving goes on. Where nothing is kept, a sink
+    /// counts that has not shown that it keeps, or is gone for good.
     pub fn is_ready(&self) -> bool {
         self.not_ready_because().is_none()
     }
 
     fn not_ready_because(&self) -> Option<&'static str> {
-        let progress = self.journal.progress();
         if self.is_stopping.load(Ordering::Acquire) {
-            Some("stopping\n")
-        } else if progress.is_latched() || progress.is_closed() {
-            Some("an I/O error stopped the journal\n")
-        } else if progress.is_low_on_space() {
-            Some("low on disk space\n")
-        } else {
-            None
+            return Some("stopping\n");
+        }
+        match &self.behind {
+            Behind::Files(files) => files.not_ready_because(),
+            Behind::Relay(relay) => relay.not_ready_because().map(|why| match why {
+                NotPassedOn::Gone => "a sink is gone\n",
+                _ => "a sink has not shown that it keeps what it accepts\n",
+            }),
         }
     }
 
@@ -111,8 +129,13 @@ impl Api {
     }
 
     async fn serve(&self, request: Request<Incoming>) -> Answer {
-        if request.uri().path() == control::PRUNE_PATH {
-            return self.control.serve(request, &self.settled).await;
+        if matches!(request.uri().path(), control::PRUNE_PATH | control::OUTBOX_PATH) {
+            return match &self.behind {
+                Behind::Files(files) => {
+                    files.control.serve(request, &files.settled, &self.clock).await
+                }
+                Behind::Relay(_) => text(StatusCode::NOT_FOUND, "nothing is kept here\n"),
+            };
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
@@ -143,35 +166,65 @@ impl Api {
                 );
             }
         };
-        let committed = self.journal.progress().committed();
-        match tokio::time::timeout(wait, self.settled.reaches(committed)).await {
+        let Behind::Files(files) = &self.behind else {
+            // Whatever was acknowledged is with the sinks.
+            return text(StatusCode::NO_CONTENT, "");
+        };
+        let committed = files.journal.progress().committed();
+        match tokio::time::timeout(wait, files.settled.reaches(committed)).await {
             Ok(true) => text(StatusCode::NO_CONTENT, ""),
             Ok(false) | Err(_) => unavailable("not settled yet\n"),
         }
     }
 
     fn metrics(&self) -> Answer {
-        let now = self.clock.now();
-        let lag = self
-            .settled
-            .owed_since()
-            .map_or(0, |since| now.unix_micros().saturating_sub(since.unix_micros()).max(0));
-        let folder = self.files[0].parent().filter(|folder| !folder.as_os_str().is_empty());
+        let about = match &self.behind {
+            Behind::Files(files) => files.snapshot(&self.clock),
+            Behind::Relay(relay) => Snapshot { queue: relay.waiting(), ..Snapshot::default() },
+        };
         let page = self.metrics.page(&Snapshot {
             connections: self.connections.count(),
-            queue: self.journal.waiting(),
-            lag_callbacks: (self.journal.progress().committed() - self.settled.seq()).max(0),
-            lag_seconds: Duration::from_micros(u64::try_from(lag).unwrap_or(0)).as_secs_f64(),
-            wal_bytes: [wal_bytes(&self.files[0]), wal_bytes(&self.files[1])],
-            free_bytes: crate::journal::free_bytes(folder.unwrap_or(std::path::Path::new(".")))
-                .ok(),
             is_ready: self.is_ready(),
-            is_settling_failing: self.settled.is_failing(),
+            ..about
         });
         let mut answer = Response::new(Full::new(Bytes::from(page)));
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         answer
+    }
+}
+
+impl Files {
+    fn not_ready_because(&self) -> Option<&'static str> {
+        let progress = self.journal.progress();
+        if progress.is_latched() || progress.is_closed() {
+            Some("an I/O error stopped the journal\n")
+        } else if progress.is_low_on_space() {
+            Some("low on disk space\n")
+        } else {
+            None
+        }
+    }
+
+    /// Everything that the files and their threads can tell.
+    fn snapshot(&self, clock: &Clock) -> Snapshot {
+        let now = clock.now();
+        let lag = self
+            .settled
+            .owed_since()
+            .map_or(0, |since| now.unix_micros().saturating_sub(since.unix_micros()).max(0));
+        let folder = self.files[0].parent().filter(|folder| !folder.as_os_str().is_empty());
+        Snapshot {
+            queue: self.journal.waiting(),
+            lag_callbacks: (self.journal.progress().committed() - self.settled.seq()).max(0),
+            lag_seconds: Duration::from_micros(u64::try_from(lag).unwrap_or(0)).as_secs_f64(),
+            wal_bytes: Some([wal_bytes(&self.files[0]), wal_bytes(&self.files[1])]),
+            free_bytes: crate::journal::free_bytes(folder.unwrap_or(std::path::Path::new(".")))
+                .ok(),
+            is_settling_failing: self.settled.is_failing(),
+            now: Some(now),
+            ..Snapshot::default()
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use super::Failure;
 use super::flags::ConfigFlags;
 use super::progress;
-use super::setup::settings;
+use super::setup::kept;
 use crate::journal::reader::Reader;
 use crate::journal::{self, SCHEMA as JOURNAL};
 use crate::lock::{Lock, lock_path};
@@ -61,7 +61,7 @@ pub fn run(
     env: &[(String, String)],
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let state = settings(&args.config, env)?.store.path;
+    let state = kept(&args.config, env)?.store.path;
     let _lock = check_target(args, &state)?;
     let (from, to) = (Pair::of(&state), Pair::of(&args.file));
     let parts = Pair { state: part_of(&to.state), journal: part_of(&to.journal) };

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::Failure;
 use super::flags::ConfigFlags;
 use super::progress;
-use super::setup::settings;
+use super::setup::kept;
 use crate::config::Settings;
 use crate::journal;
 use crate::journal::reader::Reader;
@@ -48,7 +48,7 @@ pub fn run(
     env: &[(String, String)],
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let Settings { store, limits, .. } = settings(&args.config, env)?;
+    let Settings { store, limits, .. } = kept(&args.config, env)?;
     let state = store.path;
     let journal = journal::path_beside(&state);
     let live = sqlite::open(&state, &SCHEMA, Access::Read)?;

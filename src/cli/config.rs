@@ -8,6 +8,7 @@ use comfy_table::{ContentArrangement, Table};
 use super::Failure;
 use super::flags::ServeFlags;
 use crate::clock::Timestamp;
+use crate::config::settings::{Deliver, Sink};
 use crate::config::{self, Effective, Loaded};
 
 /// Check, show or start a configuration
@@ -100,14 +101,35 @@ fn check(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     let settings = &loaded.settings;
     if settings.sources.is_empty() {
         writeln!(out, "the configuration is right; it names no source, so `receiptd serve` makes")?;
-        return writeln!(out, "one called `default` and prints its token once");
+        writeln!(out, "one called `default` and prints its token once")?;
+    } else {
+        writeln!(out, "the configuration is right:")?;
     }
-    writeln!(out, "the configuration is right:")?;
     for source in &settings.sources {
         let (name, provider) = (&source.name, source.dialect.provider);
         writeln!(out, "  {name} ({provider}) posts to {}", source.path)?;
     }
-    Ok(())
+    settings.sinks.iter().try_for_each(|sink| writeln!(out, "  {}", summary(sink)))
+}
+
+/// What a sink is sent, in a line.
+fn summary(sink: &Sink) -> String {
+    let what = match sink.deliver {
+        Deliver::EveryChange => "every change",
+        Deliver::Latest => "the latest changes",
+    };
+    let mut text = format!("{} ({}) is sent {what}", sink.name, sink.to.word());
+    if let Some(kinds) = &sink.filter.kinds {
+        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+        text.push_str(&format!(" about {}", kinds.join(", ")));
+    }
+    if let Some(sources) = &sink.filter.sources {
+        text.push_str(&format!(" of {}", sources.join(", ")));
+    }
+    if let Some(statuses) = &sink.filter.statuses {
+        text.push_str(&format!(", of a status only to {}", statuses.join(", ")));
+    }
+    text
 }
 
 fn show(effective: &[Effective], format: Format, out: &mut dyn Write) -> io::Result<()> {

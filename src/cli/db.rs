@@ -31,7 +31,7 @@ pub fn journal(flags: &ConfigFlags) -> Result<journal::reader::Reader, Failure> 
 }
 
 fn path(flags: &ConfigFlags) -> Result<PathBuf, Failure> {
-    setup::settings(flags, &config::environment()).map(|settings| settings.store.path)
+    setup::kept(flags, &config::environment()).map(|settings| settings.store.path)
 }
 
 pub(super) fn must_exist(path: &Path) -> Result<(), Failure> {

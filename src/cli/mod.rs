@@ -73,6 +73,11 @@ pub mod unrecognised;
 
 pub mod stats;
 
+pub mod outbox;
+mod outbox_change;
+mod outbox_list;
+mod outbox_show;
+
 pub mod token;
 
 /// Why a command failed, in words for the person at the terminal.
@@ -198,6 +203,7 @@ enum Command {
     Messages(messages::Args),
     Unrecognised(unrecognised::Args),
     Stats(stats::Args),
+    Outbox(outbox::Args),
     Replay(replay::Args),
     Doctor(doctor::Args),
     Simulate(simulate::Args),
@@ -222,6 +228,7 @@ impl Command {
             Self::Messages(args) => messages::run(args, out),
             Self::Unrecognised(args) => unrecognised::run(args, out),
             Self::Stats(args) => stats::run(args, out),
+            Self::Outbox(args) => outbox::run(args, &env, out),
             Self::Replay(args) => replay::run(args, &env, out),
             Self::Doctor(args) => doctor::run(args, &env, out),
             Self::Simulate(args) => simulate::run(args, &env, out),

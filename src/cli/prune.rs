@@ -8,10 +8,11 @@ use std::time::Duration;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use rusqlite::Connection;
+use serde::de::DeserializeOwned;
 
 use super::flags::ConfigFlags;
 use super::{Failure, progress};
-use crate::api::control::ControlFile;
+use crate::api::control::{ControlFile, PRUNE_PATH};
 use crate::client::{Answer, Client, Options, Target};
 use crate::clock::Clock;
 use crate::journal;
@@ -31,6 +32,9 @@ const ASK_MAX: Duration = Duration::from_secs(3600);
 /// overwritten in the files and gone from their write-ahead logs. A notification that is still
 /// alive keeps its state, even after a rebuild.
 ///
+/// What is still owed to a sink stays, and so does everything that came after it; what a sink was
+/// given up on, its parked changes, goes too.
+///
 /// While a receiver runs on the database, it is asked to do the work between two commits.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -38,7 +42,8 @@ Examples:
   receiptd prune --older-than 30d
   receiptd prune --older-than 7d --bodies-only   keep every state, delete the raw callbacks
 
-Exit codes: 0 done; 1 done, but a reader kept a write-ahead log from being emptied: run it again.")]
+Exit codes: 0 done; 1 done, but a reader kept a write-ahead log from being emptied: run it again;
+or callbacks stay because a change is still owed to a sink.")]
 pub struct Args {
     #[command(flatten)]
     flags: ConfigFlags,
@@ -62,9 +67,10 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let now = Clock::system().now();
-    let settings = super::setup::settings(&args.flags, env)?;
+    let settings = super::setup::kept(&args.flags, env)?;
     let age = i64::try_from(args.older_than.as_secs()).unwrap_or(i64::MAX);
-    let order = Order { before: now.plus_seconds(-age), bodies_only: args.bodies_only };
+    let before = now.plus_seconds(-age);
+    let order = Order { before, bodies_only: args.bodies_only, now };
     let state = &settings.store.path;
     if !state.exists() {
         return Err(Failure::new(Failure::IO, format!("there is no {}", state.display()))
@@ -83,14 +89,24 @@ pub fn run(
 }
 
 fn report(order: Order, pruned: Pruned, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let Pruned { callbacks, subjects, is_log_empty } = pruned;
+    let Pruned { callbacks, subjects, parked_changes, held_back_by_sinks, is_log_empty } = pruned;
     let _ = writeln!(
         out,
         "pruned what arrived before {}: {callbacks} callbacks, {subjects} notifications and messages",
         order.before
     );
+    if parked_changes > 0 {
+        let _ = writeln!(out, "discarded with them: {parked_changes} parked changes");
+    }
+    if held_back_by_sinks > 0 {
+        let _ = writeln!(
+            out,
+            "{held_back_by_sinks} callbacks stay, because a change is still owed to a sink: \
+             `receiptd stats --by sink` says to which, `receiptd outbox discard` gives it up"
+        );
+    }
     if is_log_empty {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(ExitCode::from(u8::from(held_back_by_sinks > 0)));
     }
     Err(Failure::new(Failure::NO, "a write-ahead log could not be emptied: somebody is reading")
         .hint("run it again when no other program has the database open"))
@@ -133,7 +149,18 @@ fn prune_files(order: Order, state: &Path) -> Result<Pruned, Failure> {
 }
 
 fn ask_receiver(order: Order, state: &Path) -> Result<Pruned, Failure> {
-    let (url, key) = ControlFile::read(state).map_err(|error| {
+    let suffix = if order.bodies_only { "&bodies_only" } else { "" };
+    let path = format!("{PRUNE_PATH}?before={}{suffix}", order.before);
+    ask_control(state, &path, bytes::Bytes::new())
+}
+
+/// What the receiver that runs on this database answers to someone with its control file.
+pub(super) fn ask_control<A: DeserializeOwned>(
+    state: &Path,
+    path: &str,
+    body: bytes::Bytes,
+) -> Result<A, Failure> {
+    let (base, key) = ControlFile::read(state).map_err(|error| {
         Failure::new(
             Failure::UNAVAILABLE,
             format!(
@@ -142,10 +169,8 @@ fn ask_receiver(order: Order, state: &Path) -> Result<Pruned, Failure> {
         )
         .hint("run this as the same user as the receiver, or stop the receiver")
     })?;
-    let suffix = if order.bodies_only { "&bodies_only" } else { "" };
-    let url = format!("{url}?before={}{suffix}", order.before);
-    let answer =
-        ask(&url, &key).map_err(|error| Failure::new(Failure::UNAVAILABLE, error.to_string()))?;
+    let answer = ask(&format!("{base}{path}"), &key, body)
+        .map_err(|error| Failure::new(Failure::UNAVAILABLE, error.to_string()))?;
     if answer.code != 200 {
         let said = answer.first_line();
         return Err(Failure::new(Failure::IO, format!("the receiver refused: {said}")));
@@ -154,16 +179,16 @@ fn ask_receiver(order: Order, state: &Path) -> Result<Pruned, Failure> {
         .map_err(|error| Failure::new(Failure::UNAVAILABLE, format!("unexpected answer: {error}")))
 }
 
-fn ask(url: &str, key: &str) -> Result<Answer, Box<dyn std::error::Error>> {
+fn ask(url: &str, key: &str, body: bytes::Bytes) -> Result<Answer, Box<dyn std::error::Error>> {
     let options = Options { answer_ms_max: ASK_MAX, ..Options::default() };
     let mut client = Client::new(Target::parse(url)?, options)?;
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, format!("Bearer {key}").parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(client.post(headers, bytes::Bytes::new()))?)
+    Ok(runtime.block_on(client.post(headers, body))?)
 }
 
-fn parse_age(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
     let expected = "expected a number and d, h, m or s, such as 30d";
     let unit = text.chars().last().ok_or(expected)?;
     let seconds = match unit {

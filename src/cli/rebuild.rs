@@ -7,8 +7,9 @@ use std::time::Instant;
 use super::Failure;
 use super::flags::ConfigFlags;
 use super::progress;
-use super::setup::{check_journal_is_ahead, settings};
+use super::setup::{check_journal_is_ahead, kept};
 use crate::config::Settings;
+use crate::halves;
 use crate::journal;
 use crate::journal::reader::Reader;
 use crate::lock::{Lock, check_file_system};
@@ -40,7 +41,7 @@ pub fn run(
     env: &[(String, String)],
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let Settings { store, limits, .. } = settings(&args.config, env)?;
+    let Settings { store, limits, sinks, .. } = kept(&args.config, env)?;
     let state = store.path;
     let journal = journal::path_beside(&state);
     let started = Instant::now();
@@ -51,10 +52,12 @@ pub fn run(
             .hint("the journal stands beside the state: is --db right?"));
     }
     check_journal_is_ahead(&state, &journal)?;
-    let (callbacks, _) = Reader::open(&journal)?.totals()?;
+    let reader = Reader::open(&journal)?;
+    let (callbacks, _) = reader.totals()?;
+    let owed_to = halves::known_owed_to(&sinks, reader.connection())?;
     let bar = progress::bar("settling");
     let show = |seq, last| progress::show(&bar, seq, last);
-    let result = settle::rebuild(&state, &journal, limits.settle_callbacks_max, show);
+    let result = settle::rebuild(&state, &journal, limits.settle_callbacks_max, &owed_to, show);
     bar.finish_and_clear();
     result?;
     writeln!(

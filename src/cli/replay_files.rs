@@ -67,6 +67,7 @@ async fn append_and_settle(
         journal: path,
         callbacks_max: SETTLE_CALLBACKS_MAX,
         clock: clock.clone(),
+        owed_to: Vec::new(),
     };
     let progress = Arc::clone(journal.progress());
     let (settler, settled) = settle::start(options, opened, progress, Box::new(|_| {}))?;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::Failure;
 use super::flags::ServeFlags;
 use crate::clock::Clock;
+use crate::config::settings::StoreKind;
 use crate::config::{self, Layers, Loaded};
 use crate::halves::DEFAULT_SOURCE;
 use crate::journal::reader::Reader;
@@ -61,6 +62,7 @@ pub fn run(
     log_warnings(&loaded);
     let may_print_token = args.print_token || std::io::stdout().is_terminal();
     if loaded.settings.sources.is_empty()
+        && loaded.settings.store.kind == StoreKind::Sqlite
         && !may_print_token
         && needs_token(&loaded.settings.store.journal_path())
     {
@@ -174,8 +176,11 @@ fn announce(receiver: &Receiver, out: &mut dyn Write) {
         ));
     }
     text.push_str(&format!("listening callbacks={scheme}://{callbacks} admin=http://{admin}\n"));
-    // Standard output may be closed; the receiver works all the same.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    // Where changes go to standard output nothing else does: the log says the same.
+    if !receiver.writes_to_stdout() {
+        // Standard output may be closed; the receiver works all the same.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
     tracing::info!(%callbacks, %admin, "ready");
 }
 
@@ -187,7 +192,9 @@ fn explain(error: StartError) -> Failure {
         StartError::Listen { .. } => Failure::new(Failure::UNAVAILABLE, message).hint(
             "is another process listening there? choose another with --listen, --admin-listen",
         ),
-        StartError::Tls(_) => Failure::new(Failure::CONFIG, message),
+        StartError::Tls(_) | StartError::Sink(_) | StartError::Relay(_) => {
+            Failure::new(Failure::CONFIG, message)
+        }
         StartError::Open(error) => explain_open(&error, message),
         StartError::Sqlite(error) => with_hint_for(&error, message),
         StartError::Journal(_) => Failure::new(Failure::IO, message).hint("the log says why"),

@@ -1,11 +1,12 @@
-//! What commands look at first: the settings of the receiver whose data they work on, and whether
-//! its two files fit together.
+//! What commands look at first: the settings of the receiver whose data they work on, whether it has
+//! any, and whether its two files fit together.
 
 use std::path::Path;
 
 use super::Failure;
 use super::flags::ConfigFlags;
 use crate::clock::Clock;
+use crate::config::settings::StoreKind;
 use crate::config::{self, Settings};
 use crate::journal::reader::Reader;
 use crate::sqlite::{self, Access};
@@ -21,6 +22,23 @@ pub fn settings(flags: &ConfigFlags, env: &[(String, String)]) -> Result<Setting
         Ok(loaded) => Ok(loaded.settings),
         Err(problems) => Err(Failure::new(Failure::CONFIG, problems.to_string())
             .hint("`receiptd config check` lists what is wrong")),
+    }
+}
+
+/// The same, for a command that works on what is kept.
+///
+/// # Errors
+/// As before, and if the configuration is that of a receiver that keeps nothing.
+pub fn kept(flags: &ConfigFlags, env: &[(String, String)]) -> Result<Settings, Failure> {
+    let settings = settings(flags, env)?;
+    match settings.store.kind {
+        StoreKind::Sqlite => Ok(settings),
+        StoreKind::None => Err(Failure::new(
+            Failure::CONFIG,
+            "this receiver keeps nothing: store.kind is \"none\", and what callbacks said is with \
+             its sinks",
+        )
+        .hint("to look at the database of another receiver, name its configuration with --config")),
     }
 }
 

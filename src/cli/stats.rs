@@ -9,15 +9,21 @@ use super::Failure;
 use super::db::{self, unreadable};
 use super::flags::ConfigFlags;
 use super::output::{self, Column, Format, Screen, second};
+use crate::state::outbox_ask::SinkCount;
 use crate::state::read::{SourceCount, StatusCount};
 
 /// Count notifications by source and status
 ///
 /// On a terminal each count has a bar, on one scale for all sources. --by source counts what each
-/// source has sent, received messages and unrecognised callbacks among it. Reads the whole state,
+/// source has sent, received messages and unrecognised callbacks among it; --by sink what each sink is
+/// owed. Reads the whole state,
 /// which takes about a second for a few million messages; nothing waits for it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  receiptd stats\n  receiptd stats --by source --format json")]
+#[command(after_help = "\
+Examples:
+  receiptd stats
+  receiptd stats --by source --format json
+  receiptd stats --by sink")]
 pub struct Args {
     /// What to count by
     #[arg(long, value_enum, default_value_t = By::Status)]
@@ -39,6 +45,8 @@ pub enum By {
     Status,
     /// Everything, by source
     Source,
+    /// What is owed, by sink
+    Sink,
 }
 
 /// A count and the greatest of them, which has the longest bar.
@@ -73,6 +81,14 @@ const SOURCES: [Column<SourceCount>; 7] = [
     Column { title: "last news (UTC)", rank: 3, text: |row| second(row.last_received_at) },
 ];
 
+const SINKS: [Column<SinkCount>; 5] = [
+    Column { title: "sink", rank: 0, text: |row| row.sink.clone() },
+    Column { title: "owed", rank: 0, text: |row| row.owed.to_string() },
+    Column { title: "waiting", rank: 2, text: |row| row.waiting.to_string() },
+    Column { title: "parked", rank: 0, text: |row| row.parked.to_string() },
+    Column { title: "oldest owed (UTC)", rank: 1, text: |row| second(row.oldest_received_at) },
+];
+
 /// Runs the command.
 ///
 /// # Errors
@@ -94,6 +110,14 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
                 Format::Table if counts.is_empty() => writeln!(out, "{NOTHING}"),
                 Format::Table => output::table(screen, &SOURCES, &counts, out),
                 format => write(format, &SourceCount::COLUMNS, &counts, out),
+            }
+        }
+        By::Sink => {
+            let counts = reader.sinks().map_err(unreadable)?;
+            match args.format {
+                Format::Table if counts.is_empty() => writeln!(out, "nothing is owed to any sink"),
+                Format::Table => output::table(screen, &SINKS, &counts, out),
+                format => write(format, &SinkCount::COLUMNS, &counts, out),
             }
         }
     };

@@ -1,4 +1,4 @@
-//! From the merged document to [`Settings`]: everything but sources.
+//! From the merged document to [`Settings`]: everything but sources and sinks.
 //!
 //! Every section is read to its end before any result is used, so that a problem in one does not
 //! hide those of another.
@@ -14,8 +14,8 @@ use super::document::Table;
 use super::files;
 use super::report::{Checked, Found, Report, Reported, did_you_mean};
 use super::section::{Section, quoted};
-use super::settings::{Limits, Log, LogFormat, Settings, Store, Tls};
-use super::source;
+use super::settings::{Limits, Log, LogFormat, Settings, Store, StoreKind, Tls};
+use super::{sink, source};
 use crate::clock::Timestamp;
 
 /// Bytes of a PEM file with certificates or a key.
@@ -35,6 +35,7 @@ pub(super) fn settings(
         two_listeners(listen, admin_listen, report);
     }
     let store = within(&mut root, "store", report, store);
+    let forward = within(&mut root, "forward", report, sink::bounds);
     let limits = within(&mut root, "limits", report, limits);
     let log = within(&mut root, "log", report, log);
     let tls = match root.section("tls", report) {
@@ -42,6 +43,8 @@ pub(super) fn settings(
         Err(reported) => Err(reported),
     };
     let sources = source::sources(&mut root, now.date(), report);
+    let known = sink::Known::of(document);
+    let sinks = sink::sinks(&mut root, &forward, &known, report);
     root.finish(report);
     Ok(Settings {
         listen: listen?.value,
@@ -51,6 +54,7 @@ pub(super) fn settings(
         limits: limits?,
         tls: tls?,
         log: log?,
+        sinks: sinks?,
     })
 }
 
@@ -97,11 +101,14 @@ fn two_listeners(listen: &Found<SocketAddr>, admin: &Found<SocketAddr>, report: 
 }
 
 fn store(section: &mut Section<'_>, report: &mut Report) -> Checked<Store> {
+    let kinds = [("sqlite", StoreKind::Sqlite), (sink::NO_STORE, StoreKind::None)];
+    let kind = one_of(section, "kind", &kinds, report);
     let path = store_path(section, report);
     let free_bytes_min = bound(section, "free_bytes_min", (0, 1 << 50), report);
     let reserve_bytes = bound(section, "reserve_bytes", (0, 1 << 40), report);
     let network_file_system = section.truth("network_file_system", report);
     Ok(Store {
+        kind: kind?,
         path: path?,
         free_bytes_min: free_bytes_min?,
         reserve_bytes: reserve_bytes?,
@@ -125,7 +132,7 @@ fn store_path(section: &mut Section<'_>, report: &mut Report) -> Checked<PathBuf
 }
 
 /// A number of the defaults, so it is always there.
-fn bound(
+pub(super) fn bound(
     section: &mut Section<'_>,
     name: &'static str,
     range: (u64, u64),
@@ -250,12 +257,12 @@ fn tls(mut section: Section<'_>, report: &mut Report) -> Checked<Tls> {
     Ok(Tls { cert_file: cert_file?, key_file: key_file?, client_ca_file: client_ca_file? })
 }
 
-const CERTIFICATES: &str = "a readable PEM file with certificates";
-const KEY: &str = "a readable PEM file with a private key";
+pub(super) const CERTIFICATES: &str = "a readable PEM file with certificates";
+pub(super) const KEY: &str = "a readable PEM file with a private key";
 
 /// A PEM file that holds what it is configured for. Read only to find mistakes early:
 /// `receive::tls` reads it itself, again whenever it changes.
-fn pem(found: &Found<String>, expected: &str, report: &mut Report) -> Checked<PathBuf> {
+pub(super) fn pem(found: &Found<String>, expected: &str, report: &mut Report) -> Checked<PathBuf> {
     let path = PathBuf::from(&found.value);
     let holds = |bytes: Vec<u8>| match expected {
         KEY => PrivateKeyDer::from_pem_slice(&bytes).map(drop),

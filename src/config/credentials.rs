@@ -259,11 +259,19 @@ fn signature(
 
 /// A secret from a file, without the one line end that editors and `echo` put after it.
 pub(super) fn secret_file(file: &Found<String>, report: &mut Report) -> Checked<Secret> {
+    secret_of(files::read(Path::new(&file.value), SECRET_BYTES_MAX), file, report)
+}
+
+/// The secret in what was read from a file, if anything was.
+pub(super) fn secret_of(
+    read: Result<Vec<u8>, files::Fault>,
+    file: &Found<String>,
+    report: &mut Report,
+) -> Checked<Secret> {
     let fail = |fault: &str, report: &mut Report| {
         check::unusable_file(file, fault, "a readable file that holds the secret", report)
     };
-    let mut bytes = files::read(Path::new(&file.value), SECRET_BYTES_MAX)
-        .map_err(|fault| fail(&fault.to_string(), report))?;
+    let mut bytes = read.map_err(|fault| fail(&fault.to_string(), report))?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {

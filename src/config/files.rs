@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Why a file could not be read. Never holds a word of what is in it.
@@ -14,6 +15,8 @@ pub(super) enum Fault {
     NotAFile,
     /// More than the bound, in bytes.
     TooLarge(u64),
+    /// A secret that every user of the machine may read or replace; the permissions.
+    ForEveryone(u32),
 }
 
 impl fmt::Display for Fault {
@@ -26,6 +29,7 @@ impl fmt::Display for Fault {
             },
             Self::NotAFile => f.write_str("not a file"),
             Self::TooLarge(bytes_max) => write!(f, "more than {bytes_max} bytes"),
+            Self::ForEveryone(mode) => write!(f, "open to every user, its mode is {mode:04o}"),
         }
     }
 }
@@ -39,7 +43,23 @@ impl From<io::Error> for Fault {
 /// The bytes of the file, if they are at most `bytes_max`. A pipe is read too (`<(…)` in a shell,
 /// a secret handed over by a supervisor); a folder is not.
 pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Fault> {
+    read_open(File::open(path)?, bytes_max)
+}
+
+/// The same of a file that holds a secret, unless every user of the machine may read or replace it.
+/// Its group may read it: that is how a service gets at what somebody else put there.
+pub(super) fn read_secret(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Fault> {
+    /// What the permissions say of all others: to read and to write.
+    const OTHERS: u32 = 0o006;
     let file = File::open(path)?;
+    let mode = file.metadata()?.mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(Fault::ForEveryone(mode));
+    }
+    read_open(file, bytes_max)
+}
+
+fn read_open(file: File, bytes_max: u64) -> Result<Vec<u8>, Fault> {
     if file.metadata()?.is_dir() {
         return Err(Fault::NotAFile);
     }

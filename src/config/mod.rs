@@ -19,8 +19,8 @@
 //! times to find twelve mistakes.
 //!
 //! In reading order: `document` parses and merges, `outside` brings in environment and flags,
-//! `check` and `source` turn the document into settings by way of `section`, which knows which keys
-//! were asked for.
+//! `check`, `source` and `sink` turn the document into settings by way of `section`, which knows
+//! which keys were asked for.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -32,6 +32,20 @@ mod outside;
 
 mod check;
 mod source;
+
+mod sink;
+#[cfg(any(feature = "sink-nats", feature = "sink-amqp", feature = "sink-redis"))]
+mod sink_broker;
+mod sink_filter;
+mod sink_http;
+#[cfg(feature = "sink-postgres")]
+mod sink_postgres;
+#[cfg(feature = "sink-sqs")]
+mod sink_sqs;
+mod sink_to;
+
+mod sink_secret;
+mod sink_url;
 
 mod credentials;
 mod digest;

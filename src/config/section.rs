@@ -152,19 +152,91 @@ impl<'a> Section<'a> {
     /// true or false; a key of the defaults, so it is always there.
     pub(super) fn truth(&mut self, name: &'static str, report: &mut Report) -> Checked<bool> {
         let at = self.at_key(name);
-        let (truth, found) = match self.take(name).map(|value| &value.kind) {
-            Some(Kind::Boolean(truth)) => (Some(*truth), String::new()),
-            Some(Kind::Raw(text)) => (text.trim().parse().ok(), quoted(text)),
-            Some(other) => (None, other.type_name().into()),
-            None => (None, "nothing".into()),
+        self.optional_truth(name, report)?
+            .ok_or_else(|| report.problem(&at, "nothing", "true or false"))
+    }
+
+    /// true or false, if the key is there.
+    pub(super) fn optional_truth(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+    ) -> Checked<Option<bool>> {
+        let at = self.at_key(name);
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let (truth, found) = match &value.kind {
+            Kind::Boolean(truth) => (Some(*truth), String::new()),
+            Kind::Raw(text) => (text.trim().parse().ok(), quoted(text)),
+            other => (None, other.type_name().into()),
         };
         match truth {
             Some(truth) => {
                 report.effective(&at, truth);
-                Ok(truth)
+                Ok(Some(truth))
             }
             None => Err(report.problem(&at, found, "true or false")),
         }
+    }
+
+    /// A list of texts, if the key is there, each with its own place; an empty list is refused.
+    /// Like [`Section::quiet_text`] it neither quotes nor lists what it finds.
+    pub(super) fn quiet_texts(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+    ) -> Checked<Option<Vec<Found<String>>>> {
+        const EXPECTED: &str = "a list of texts, each in quotes";
+        let at = self.at_key(name);
+        let items = match self.take(name).map(|value| &value.kind) {
+            None => return Ok(None),
+            Some(Kind::List(items)) => items,
+            Some(other) => {
+                let hint = "write it in brackets, even if it is only one";
+                return Err(report.problem_hinted(
+                    &at,
+                    other.type_name(),
+                    EXPECTED,
+                    Some(hint.into()),
+                ));
+            }
+        };
+        if items.is_empty() {
+            let hint = Some(format!("leave `{name}` out if there is nothing to say"));
+            return Err(report.problem_hinted(&at, "an empty list", EXPECTED, hint));
+        }
+        let read: Vec<Checked<Found<String>>> = items
+            .iter()
+            .map(|item| {
+                let at = At { origin: item.origin.clone(), ..at.clone() };
+                match &item.kind {
+                    Kind::Text(text) if !text.is_empty() => Ok(Found { value: text.clone(), at }),
+                    Kind::Text(_) => Err(report.problem(&at, "empty text in the list", EXPECTED)),
+                    other => {
+                        let found = format!("{} in the list", other.type_name());
+                        Err(report.problem(&at, found, EXPECTED))
+                    }
+                }
+            })
+            .collect();
+        read.into_iter().collect::<Checked<Vec<_>>>().map(Some)
+    }
+
+    /// Of keys that mean something in another section of this kind, those that stand here and that
+    /// nobody asked for. They count as asked for from now on.
+    pub(super) fn out_of_place(
+        &mut self,
+        known: impl IntoIterator<Item = &'static str>,
+    ) -> Vec<(&'static str, At)> {
+        let mut found = Vec::new();
+        for name in known {
+            let entry = self.table.entries.iter().find(|entry| entry.key == name);
+            if let Some(entry) = entry.filter(|_| !self.asked.contains(&name)) {
+                let key = format!("{}{name}", self.prefix);
+                found.push((name, At { key, origin: entry.key_origin.clone() }));
+            }
+        }
+        self.asked.extend(found.iter().map(|(name, _)| *name));
+        found
     }
 
     /// Whether any of these keys is there.

@@ -109,7 +109,7 @@ fn source(
     })
 }
 
-fn name(section: &mut Section<'_>, report: &mut Report) -> Checked<Found<String>> {
+pub(super) fn name(section: &mut Section<'_>, report: &mut Report) -> Checked<Found<String>> {
     let expected = format!("1 to {NAME_CHARS_MAX} of the characters a-z, 0-9 and -");
     let found = section.required_text("name", &expected, report)?;
     if is_name(&found.value) {
@@ -126,7 +126,7 @@ fn name(section: &mut Section<'_>, report: &mut Report) -> Checked<Found<String>
     Err(report.problem_hinted(&found.at, quoted(&found.value), expected, hint))
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let is_char = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=NAME_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_char)
 }
@@ -199,7 +199,7 @@ fn is_percent_encoded(path: &str) -> bool {
 }
 
 /// Refuses what an earlier source already has; true if none has it.
-fn only_once(
+pub(super) fn only_once(
     seen: &mut HashMap<String, Origin>,
     found: &Found<String>,
     expected: &str,

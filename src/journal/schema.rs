@@ -12,13 +12,15 @@ use crate::state;
 /// - `identity`: which journal this is, and up to where callbacks were pruned;
 /// - `source`: how the callbacks of each source were last configured to be read, so that the
 ///   journal can be settled without the configuration;
+/// - `sink`: up to where each sink is owed nothing, because it was not configured then or has had it;
 /// - `credential`: the digest of a token made at the first start without a configuration;
 /// - the tables of the state, holding what pruned callbacks came to.
 pub const SCHEMA: Schema = Schema {
     what: "journal",
     application_id: 0x7263_706a, // "rcpj"
-    migrations: &[concat!(
-        "CREATE TABLE callback (
+    migrations: &[
+        concat!(
+            "CREATE TABLE callback (
             seq INTEGER PRIMARY KEY AUTOINCREMENT,
             source TEXT NOT NULL,
             received_at TEXT NOT NULL,
@@ -43,8 +45,13 @@ pub const SCHEMA: Schema = Schema {
             created_at TEXT NOT NULL,
             PRIMARY KEY (source, label)
         ) STRICT, WITHOUT ROWID;",
-        state::state_tables!()
-    )],
+            state::state_tables!()
+        ),
+        "CREATE TABLE sink (
+            name TEXT PRIMARY KEY,
+            since INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;",
+    ],
 };
 
 /// How a source's callbacks are read, as the journal remembers it.
@@ -86,6 +93,29 @@ impl SourceRow {
         )?;
         Ok(())
     }
+}
+
+/// From which position on, not including it, changes are owed to this sink: from now on, if it was
+/// never heard of.
+pub fn remember_sink(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    let last = last_seq(connection)?;
+    connection.execute("INSERT OR IGNORE INTO sink VALUES (?1, ?2)", params![name, last])?;
+    connection.query_row("SELECT since FROM sink WHERE name = ?1", [name], |row| row.get(0))
+}
+
+/// The same; `None` if it was never heard of.
+pub fn sink_since(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+    connection
+        .query_row("SELECT since FROM sink WHERE name = ?1", [name], |row| row.get(0))
+        .optional()
+}
+
+/// This sink has had every change up to and including this position.
+pub fn sink_had(connection: &Connection, name: &str, through: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE sink SET since = ?2 WHERE name = ?1 AND since < ?2")?
+        .execute(params![name, through])
+        .map(drop)
 }
 
 /// The digest of the token that was made for `source`; `sha256` becomes it if there was none.
@@ -149,6 +179,13 @@ pub fn old_prefix(
         )
         .optional()?;
     Ok(first_kept.map_or(through, |seq| through.min(seq - 1)))
+}
+
+/// How many callbacks there are after position `after`, up to and including `through`.
+pub fn count_between(connection: &Connection, after: i64, through: i64) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT count(*) FROM callback WHERE seq > ?1 AND seq <= ?2")?
+        .query_row([after, through], |row| row.get(0))
 }
 
 /// Deletes the callbacks up to and including `through`, of which the tables of the state in this

@@ -29,6 +29,8 @@ pub mod refusals;
 
 pub mod routes;
 
+pub mod keeper;
+
 pub mod request;
 
 pub mod server;

@@ -1,6 +1,5 @@
 //! One request, from its head to its answer.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -17,12 +16,13 @@ use tokio::time::timeout;
 use super::answer::Answer;
 use super::authenticate::Verdict;
 use super::connection::{Phase, Watch};
+use super::keeper::{Keeper, NotKept};
 use super::refusal::Refusal;
 use super::refusals::Refusals;
 use super::routes::{Route, Routes};
 use crate::clock::Clock;
 use crate::config::settings::Limits;
-use crate::journal::{Entry, Journal, Refused};
+use crate::journal::Entry;
 use crate::provider;
 use crate::telemetry::Metrics;
 
@@ -33,28 +33,13 @@ const PROBE_BYTES_MAX: usize = 256;
 /// body in a second packet would otherwise see a reset in place of the answer.
 const DRAIN_BYTES_MAX: usize = 64 << 10;
 
-/// Whether a callback for which there is no room repeats one that is kept: asked with the source's
-/// name and the body. Must be quick.
-pub struct IsKept(pub Box<Ask>);
-
-/// See [`IsKept`].
-pub type Ask = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
-
-impl fmt::Debug for IsKept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("IsKept")
-    }
-}
-
 /// What every request needs.
 #[derive(Debug)]
 pub struct FrontDoor {
     /// Who may post where.
     pub routes: Routes,
-    /// Where callbacks go.
-    pub journal: Journal,
-    /// Asked on a full disk.
-    pub is_kept: IsKept,
+    /// Makes callbacks safe.
+    pub keeper: Keeper,
     /// Every bound.
     pub limits: Limits,
     /// The time.
@@ -155,40 +140,24 @@ impl FrontDoor {
             .unwrap_or(Err(Answer::TooSlow))
     }
 
-    /// Appends to the journal and waits for the commit. The journal owns the bytes from here on:
-    /// a caller that hangs up, or that waits in vain, changes nothing for them.
+    /// Has the callback made safe.
     async fn keep(&self, route: &Route, body: Bytes) -> Answer {
         if is_probe(route, &body) {
             return Answer::Kept;
         }
-        let entry = Entry {
-            source: Arc::clone(&route.source),
-            received_at: self.clock.now(),
-            body: body.clone(),
-        };
-        let told = match self.journal.append(entry) {
-            Ok(told) => told,
-            Err(why) => return self.unavailable(route, why),
-        };
-        match timeout(self.limits.ack_wait_ms_max, told).await {
-            Ok(Ok(Ok(_seq))) => Answer::Kept,
-            // Refused until its sender gives up, a repeat could get all callbacks suspended.
-            Ok(Ok(Err(Refused::DiskFull))) if (self.is_kept.0)(&route.source, &body) => {
-                Answer::Kept
-            }
-            Ok(Ok(Err(why))) => self.unavailable(route, why),
-            Ok(Err(_)) => self.unavailable(route, Refused::Closed),
-            Err(_) => {
+        let source = Arc::clone(&route.source);
+        let entry = Entry { source, received_at: self.clock.now(), body };
+        match self.keeper.keep(entry).await {
+            Ok(()) => Answer::Kept,
+            Err(NotKept::Late) => {
                 tracing::warn!(source = &*route.source, "no commit in time; answered 503");
                 Answer::Unavailable
             }
+            Err(why) => {
+                tracing::debug!(source = &*route.source, %why, "answered 503");
+                Answer::Unavailable
+            }
         }
-    }
-
-    #[expect(clippy::unused_self, reason = "the place to look for every 503")]
-    fn unavailable(&self, route: &Route, why: Refused) -> Answer {
-        tracing::debug!(source = &*route.source, %why, "answered 503");
-        Answer::Unavailable
     }
 
     /// Lets a refused caller finish what it was about to send, within narrow bounds, so that it

@@ -142,7 +142,7 @@ impl Offline {
     ) -> Result<T, ReplayError> {
         let transaction = self.connection.transaction()?;
         for batch in batches {
-            crate::settle::settle(&transaction, &batch, &self.dialects)?;
+            crate::settle::settle(&transaction, &batch, &self.dialects, &[])?;
         }
         let answer = question(&transaction)?;
         transaction.rollback()?;

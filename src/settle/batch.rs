@@ -8,9 +8,11 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::callback::{Callback, Event, Fingerprint, Kind, News, Report};
+use crate::change::{Cause, Change, OwedTo};
 use crate::clock::Timestamp;
 use crate::merge::Facts;
 use crate::provider::{self, Dialect, Provider, Reading};
+use crate::state::outbox;
 use crate::state::tables::key;
 use crate::state::write::{
     HistoryRow, Message, Notification, UnrecognisedRow, add_history, add_unrecognised,
@@ -28,12 +30,14 @@ pub struct Tally {
     pub unrecognised: BTreeMap<Arc<str>, u64>,
     /// Receipts whose status is no word we know; kept as sent.
     pub unknown_statuses: BTreeMap<Arc<str>, u64>,
+    /// Changes owed, by sink.
+    pub owed: BTreeMap<Arc<str>, u64>,
     /// Callbacks whose settling panicked; unrecognised too.
     pub panics: u64,
 }
 
 impl Tally {
-    fn count(&mut self, source: &Arc<str>, kind: Kind, duplicate: bool) {
+    pub(super) fn count(&mut self, source: &Arc<str>, kind: Kind, duplicate: bool) {
         *self.events.entry((Arc::clone(source), kind)).or_default() += 1;
         if duplicate {
             *self.duplicates.entry(Arc::clone(source)).or_default() += 1;
@@ -48,6 +52,7 @@ impl Tally {
             (&mut self.duplicates, other.duplicates),
             (&mut self.unrecognised, other.unrecognised),
             (&mut self.unknown_statuses, other.unknown_statuses),
+            (&mut self.owed, other.owed),
         ] {
             for (source, count) in more {
                 *all.entry(source).or_default() += count;
@@ -74,15 +79,19 @@ struct Subject {
 }
 
 /// Rows to be written.
-#[derive(Default)]
-struct Rows {
+struct Rows<'o> {
     notifications: Vec<(i64, Subject, Notification)>,
     messages: Vec<(i64, Subject, Message)>,
     history: Vec<HistoryRow>,
     unrecognised: Vec<UnrecognisedRow>,
+    /// Each with the sinks it is owed to.
+    changes: Vec<(Change, Vec<&'o OwedTo>)>,
+    /// To whom changes are owed.
+    owed_to: &'o [OwedTo],
 }
 
-/// Settles `callbacks`, which are in order, into the tables behind `connection`.
+/// Settles `callbacks`, which are in order, into the tables behind `connection`, and writes what
+/// changes by it into the outbox of each sink it is owed to.
 ///
 /// # Errors
 /// Of SQLite only; then the caller's transaction must be rolled back.
@@ -93,56 +102,64 @@ pub fn settle(
     connection: &Connection,
     callbacks: &[Callback],
     dialects: &HashMap<Arc<str>, Dialect>,
+    owed_to: &[OwedTo],
 ) -> rusqlite::Result<Tally> {
-    settle_guarded(connection, callbacks, dialects, provider::read)
+    settle_guarded(connection, callbacks, (dialects, provider::read), owed_to)
 }
 
+/// The reason of a callback that is unrecognised because reading it panicked.
+pub(super) const PANICKED: &str = "settling it panicked: a bug in receiptd";
+
 /// How a body is read; a test puts a reader that panics in its place.
-type Read = fn(&Dialect, &[u8]) -> Reading;
+pub(super) type Read = fn(&Dialect, &[u8]) -> Reading;
 
 fn settle_guarded(
     connection: &Connection,
     callbacks: &[Callback],
-    dialects: &HashMap<Arc<str>, Dialect>,
-    read: Read,
+    reading: (&HashMap<Arc<str>, Dialect>, Read),
+    owed_to: &[OwedTo],
 ) -> rusqlite::Result<Tally> {
     // Nothing is written before all of it is understood, so a panic leaves nothing behind. A
     // savepoint would do that too, and copies each page it first touches: a sixth of the time.
     let understood =
-        catch_unwind(AssertUnwindSafe(|| understand(connection, callbacks, dialects, read)));
+        catch_unwind(AssertUnwindSafe(|| understand(connection, callbacks, reading, owed_to)));
     if let Ok(understood) = understood {
-        let (rows, tally) = understood?;
-        rows.write(connection)?;
+        let (rows, mut tally) = understood?;
+        rows.write(connection, callbacks, &mut tally)?;
         return Ok(tally);
     }
     let [callback] = callbacks else {
         let mut tally = Tally::default();
         for callback in callbacks.chunks(1) {
-            tally.add(settle_guarded(connection, callback, dialects, read)?);
+            tally.add(settle_guarded(connection, callback, reading, owed_to)?);
         }
         return Ok(tally);
     };
     tracing::error!(seq = callback.seq, "settling a callback panicked; it is unrecognised");
-    let reason = "settling it panicked: a bug in receiptd".to_owned();
-    add_unrecognised(connection, &unrecognised_row(callback, reason))?;
+    let reason = PANICKED.to_owned();
+    let mut rows = Rows::new(owed_to);
+    rows.add_unrecognised(callback, reason, 0);
     let unrecognised = BTreeMap::from([(Arc::clone(&callback.source), 1)]);
-    Ok(Tally { panics: 1, unrecognised, ..Tally::default() })
+    let mut tally = Tally { panics: 1, unrecognised, ..Tally::default() };
+    rows.write(connection, std::slice::from_ref(callback), &mut tally)?;
+    Ok(tally)
 }
 
 /// What `callbacks` come to, together with what is stored; only reads.
-fn understand(
+fn understand<'o>(
     connection: &Connection,
     callbacks: &[Callback],
-    dialects: &HashMap<Arc<str>, Dialect>,
-    read: Read,
-) -> rusqlite::Result<(Rows, Tally)> {
-    let (mut rows, mut tally) = (Rows::default(), Tally::default());
+    (dialects, read): (&HashMap<Arc<str>, Dialect>, Read),
+    owed_to: &'o [OwedTo],
+) -> rusqlite::Result<(Rows<'o>, Tally)> {
+    let (mut rows, mut tally) = (Rows::new(owed_to), Tally::default());
     let mut placed = Vec::with_capacity(callbacks.len());
     for callback in callbacks {
-        let reading = read_one(callback, dialects, read, &mut tally);
+        let (source, dialect) = (&callback.source, dialects.get(&callback.source));
+        let reading = read_one((source, &callback.body), dialect, read, &mut tally);
         if let Some(reason) = reading.unrecognised {
             *tally.unrecognised.entry(Arc::clone(&callback.source)).or_default() += 1;
-            rows.unrecognised.push(unrecognised_row(callback, reason.into_owned()));
+            rows.add_unrecognised(callback, reason.into_owned(), reading.events.len());
         }
         place(callback, reading.events, &mut placed);
     }
@@ -163,21 +180,21 @@ fn understand(
     Ok((rows, tally))
 }
 
-fn read_one(
-    callback: &Callback,
-    dialects: &HashMap<Arc<str>, Dialect>,
+/// Reads a body of that source, and counts the words that nobody knows.
+pub(super) fn read_one(
+    (source, body): (&Arc<str>, &[u8]),
+    dialect: Option<&Dialect>,
     read: Read,
     tally: &mut Tally,
 ) -> Reading {
-    let Some(dialect) = dialects.get(&callback.source) else {
+    let Some(dialect) = dialect else {
         return Reading::unrecognised("the journal does not say which provider this source is");
     };
-    let reading = read(dialect, &callback.body);
+    let reading = read(dialect, body);
     if dialect.provider != Provider::Ajo {
         let unknown = reading.events.iter().filter(|event| has_unknown_status(event)).count();
         if unknown > 0 {
-            *tally.unknown_statuses.entry(Arc::clone(&callback.source)).or_default() +=
-                unknown as u64;
+            *tally.unknown_statuses.entry(Arc::clone(source)).or_default() += unknown as u64;
         }
     }
     reading
@@ -186,15 +203,6 @@ fn read_one(
 fn has_unknown_status(event: &Event) -> bool {
     matches!(&event.news, News::Notification(report)
         if report.standing.as_ref().is_some_and(|s| !provider::notify::is_known_status(&s.status)))
-}
-
-fn unrecognised_row(callback: &Callback, reason: String) -> UnrecognisedRow {
-    UnrecognisedRow {
-        seq: callback.seq,
-        source: callback.source.to_string(),
-        received_at: callback.received_at,
-        reason,
-    }
 }
 
 fn place(callback: &Callback, events: Vec<Event>, all: &mut Vec<(Subject, Placed)>) {
@@ -239,7 +247,7 @@ fn settle_notification(
     connection: &Connection,
     subject: Subject,
     news: Vec<Placed>,
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     tally: &mut Tally,
 ) -> rusqlite::Result<()> {
     let stored = find_notification(connection, &subject.source, &subject.id)?;
@@ -271,7 +279,25 @@ fn settle_notification(
             duplicate,
             fingerprint,
         });
+        let kind = report.kind;
+        // Only where somebody is told of it is it worth a copy.
+        let before = (!duplicate && !rows.owed_to.is_empty()).then(|| notification.facts.clone());
         learn(&mut notification, *report, received_at, duplicate);
+        // A complaint or a returned letter is news even if an earlier one said when.
+        if let Some(before) = before
+            && (kind != Kind::Receipt || before != notification.facts)
+        {
+            let cause =
+                Cause { key: key(seq, index), subject: seen.subject, received_at, fingerprint };
+            let Notification { facts, first_received_at, last_received_at, .. } = &notification;
+            rows.add_change(Change::of_notification(
+                cause,
+                kind,
+                (&subject.source, &subject.id),
+                (Some(&before), facts),
+                (*first_received_at, *last_received_at),
+            ));
+        }
     }
     rows.notifications.push((seen.subject, subject, notification));
     Ok(())
@@ -293,7 +319,7 @@ fn settle_message(
     connection: &Connection,
     subject: Subject,
     news: Vec<Placed>,
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     tally: &mut Tally,
 ) -> rusqlite::Result<()> {
     let stored = find_message(connection, &subject.source, &subject.id)?;
@@ -315,14 +341,17 @@ fn settle_message(
             duplicate,
             fingerprint,
         });
-        known = Some(match known {
-            None => Message { message: *message, fingerprint, received_at },
-            Some(known) if fingerprint > known.fingerprint => {
-                let received_at = known.received_at.min(received_at);
-                Message { message: *message, fingerprint, received_at }
+        let first = known.as_ref().map_or(received_at, |known| known.received_at.min(received_at));
+        if known.as_ref().is_none_or(|known| fingerprint > known.fingerprint) {
+            let message = Message { message: *message, fingerprint, received_at: first };
+            if !rows.owed_to.is_empty() {
+                let cause =
+                    Cause { key: key(seq, index), subject: seen.subject, received_at, fingerprint };
+                let change = Change::of_message(cause, &subject.source, &message.message, first);
+                rows.add_change(change);
             }
-            Some(known) => known,
-        });
+            known = Some(message);
+        }
     }
     if let Some(message) = known {
         rows.messages.push((seen.subject, subject, message));
@@ -330,9 +359,46 @@ fn settle_message(
     Ok(())
 }
 
-impl Rows {
-    /// In the order that lets each table grow at its end.
-    fn write(mut self, connection: &Connection) -> rusqlite::Result<()> {
+impl<'o> Rows<'o> {
+    fn new(owed_to: &'o [OwedTo]) -> Self {
+        let (notifications, messages, history) = (Vec::new(), Vec::new(), Vec::new());
+        let (unrecognised, changes) = (Vec::new(), Vec::new());
+        Self { notifications, messages, history, unrecognised, changes, owed_to }
+    }
+
+    /// `events`: how many of the callback's were understood; what was not comes after them.
+    fn add_unrecognised(&mut self, callback: &Callback, reason: String, events: usize) {
+        let Callback { seq, source, received_at, body } = callback;
+        if !self.owed_to.is_empty() {
+            let place = key(*seq, events);
+            let change = Change::of_unrecognised(place, source, *received_at, body, &reason);
+            self.add_change(change);
+        }
+        self.unrecognised.push(UnrecognisedRow {
+            seq: *seq,
+            source: source.to_string(),
+            received_at: *received_at,
+            reason,
+        });
+    }
+
+    /// Keeps the change if anybody is owed it.
+    fn add_change(&mut self, change: Change) {
+        let is_owed =
+            |to: &&OwedTo| change.key >= key(to.since + 1, 0) && to.filter.matches(&change);
+        let to: Vec<&OwedTo> = self.owed_to.iter().filter(is_owed).collect();
+        if !to.is_empty() {
+            self.changes.push((change, to));
+        }
+    }
+
+    /// In the order that lets each table grow at its end. `callbacks`: those of this batch, in order.
+    fn write(
+        mut self,
+        connection: &Connection,
+        callbacks: &[Callback],
+        tally: &mut Tally,
+    ) -> rusqlite::Result<()> {
         self.notifications.sort_unstable_by_key(|(key, ..)| *key);
         self.messages.sort_unstable_by_key(|(key, ..)| *key);
         self.history.sort_unstable_by_key(|row| (row.seq, row.event));
@@ -343,8 +409,24 @@ impl Rows {
             put_message(connection, *key, &subject.source, message)?;
         }
         self.history.iter().try_for_each(|row| add_history(connection, row))?;
-        self.unrecognised.iter().try_for_each(|row| add_unrecognised(connection, row))
+        self.unrecognised.iter().try_for_each(|row| add_unrecognised(connection, row))?;
+        self.changes.sort_unstable_by_key(|(change, _)| change.key);
+        for (change, to) in &self.changes {
+            let wants_body = to.iter().any(|to| to.wants_body);
+            let body = wants_body.then(|| body_of(callbacks, change.key)).flatten();
+            outbox::owe(connection, change, to, body)?;
+            for to in to {
+                *tally.owed.entry(Arc::clone(&to.sink)).or_default() += 1;
+            }
+        }
+        Ok(())
     }
+}
+
+/// The body of the callback that brought about the change with that key.
+fn body_of(callbacks: &[Callback], change: i64) -> Option<&[u8]> {
+    let after = callbacks.partition_point(|callback| key(callback.seq, 0) <= change);
+    callbacks.get(after.checked_sub(1)?).map(|callback| &*callback.body)
 }
 
 #[cfg(test)]
@@ -370,7 +452,8 @@ mod tests {
         };
         let callbacks = [callback(1, "a"), callback(2, "boom"), callback(3, "b")];
         let dialects = HashMap::from([(Arc::clone(&source), Dialect::from(Provider::GcNotify))]);
-        let tally = settle_guarded(&connection, &callbacks, &dialects, panics_on_boom).unwrap();
+        let reading = (&dialects, panics_on_boom as Read);
+        let tally = settle_guarded(&connection, &callbacks, reading, &[]).unwrap();
         assert_eq!((tally.panics, tally.events[&(source, Kind::Receipt)]), (1, 2));
         let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(count("SELECT count(*) FROM notification"), 2);
@@ -419,6 +502,7 @@ mod tests {
             duplicates: BTreeMap::from([(gc(), 2), (ajo(), 1)]),
             unrecognised: BTreeMap::from([(gc(), 2)]),
             unknown_statuses: BTreeMap::from([(gc(), 2)]),
+            owed: BTreeMap::new(),
             panics: 0,
         }
     }
@@ -436,7 +520,7 @@ mod tests {
     fn a_batch_counts_each_event_once_by_its_source() {
         let (gc, ajo, dialects) = sources();
         let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
-        let tally = settle(&connection, &two_of_everything(&gc, &ajo), &dialects).unwrap();
+        let tally = settle(&connection, &two_of_everything(&gc, &ajo), &dialects, &[]).unwrap();
         assert_eq!(tally, expected_tally(&gc, &ajo));
     }
 
@@ -446,7 +530,8 @@ mod tests {
         let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
         let mut callbacks = two_of_everything(&gc, &ajo);
         callbacks.extend([30, 31].map(|seq| callback(seq, &gc, "boom")));
-        let tally = settle_guarded(&connection, &callbacks, &dialects, panics_on_boom).unwrap();
+        let reading = (&dialects, panics_on_boom as Read);
+        let tally = settle_guarded(&connection, &callbacks, reading, &[]).unwrap();
         let mut expected = expected_tally(&gc, &ajo);
         expected.panics = 2;
         expected.unrecognised.insert(gc, 4);
@@ -469,7 +554,7 @@ mod tests {
                 received_at: Timestamp::from_unix_micros(1),
                 ..callback(9, &gc, largest)
             });
-            settle(&connection, &callbacks, &dialects).unwrap();
+            settle(&connection, &callbacks, &dialects, &[]).unwrap();
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
             let sql = "SELECT source_number, received_at FROM message_row";
             let kept: (String, String) = connection.query_row(sql, [], read).unwrap();
@@ -482,7 +567,7 @@ mod tests {
         let (gc, _, dialects) = sources();
         let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
         let body = r#"{"id": "a", "status": "sent", "notification_type": "sms"}"#;
-        let tally = settle(&connection, &[callback(1, &gc, body)], &dialects).unwrap();
+        let tally = settle(&connection, &[callback(1, &gc, body)], &dialects, &[]).unwrap();
         let events = BTreeMap::from([((gc, Kind::Receipt), 1)]);
         assert_eq!(tally, Tally { events, ..Tally::default() });
     }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
-use super::open::{Opened, open_beside, rebuild};
+use super::open::{Opened, open_beside};
+use super::rebuild::rebuild;
 use crate::clock::{Clock, Timestamp};
 use crate::journal::reader::Reader;
 use crate::journal::{self, SourceRow};
@@ -54,7 +55,7 @@ impl Files {
     }
 
     pub fn rebuild(&self) -> i64 {
-        rebuild(&self.state, &self.journal, 2, |_, _| {}).unwrap()
+        rebuild(&self.state, &self.journal, 2, &[], |_, _| {}).unwrap()
     }
 
     pub fn journal_writer(&self) -> Connection {
@@ -73,7 +74,7 @@ impl Files {
         let dialects = reader.dialects().unwrap();
         let mut writer = self.journal_writer();
         let transaction = writer.transaction().unwrap();
-        super::settle(&transaction, &callbacks, &dialects).unwrap();
+        super::settle(&transaction, &callbacks, &dialects, &[]).unwrap();
         journal::forget(&transaction, through).unwrap();
         transaction.commit().unwrap();
     }

@@ -9,19 +9,25 @@
 //!   reading panics. Settling goes on with the next.
 //! - An error of the state file is retried from the cursor; a damaged file is set aside and settled
 //!   again from the journal. Receiving goes on meanwhile.
+//! - [`alone`] says what one callback means by itself, where nothing is stored.
 //! - [`Known`] says whether a callback for which there is no room repeats one that is kept.
 
 mod batch;
+
+pub mod alone;
+
 #[cfg(test)]
 mod files;
 mod known;
 mod open;
 mod pace;
 pub mod prune;
+mod rebuild;
 mod settler;
 mod worker;
 
 pub use batch::{Tally, settle};
 pub use known::Known;
-pub use open::{Opened, copy_base, open_beside, open_state, rebuild, set_aside, settle_afresh};
+pub use open::{Opened, copy_base, open_beside, open_state, set_aside, settle_afresh};
+pub use rebuild::rebuild;
 pub use settler::{Observer, OnThread, Options, Report, Settled, Settler, start};

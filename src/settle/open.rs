@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use crate::change::OwedTo;
 use crate::clock::Clock;
 use crate::journal::{self, reader::Reader};
 use crate::sqlite::{self, Access, Durability, OpenError};
@@ -49,7 +50,7 @@ pub fn open_state(path: &Path, clock: &Clock) -> Result<Opened, OpenError> {
     }
 }
 
-fn try_open(path: &Path) -> Result<Opened, OpenError> {
+pub(super) fn try_open(path: &Path) -> Result<Opened, OpenError> {
     let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
     let connection = sqlite::open(path, &SCHEMA, Access::Write(Durability::Normal))?;
     let (journal_id, seq) = cursor(&connection).map_err(wrap)?;
@@ -158,35 +159,6 @@ fn copy_attached(state: &mut Connection) -> rusqlite::Result<i64> {
     Ok(seq)
 }
 
-/// Settles the whole journal into a new state file beside `path` and puts it in the place of the
-/// old one, which stays untouched until then. `progress` is told the position reached after each
-/// batch, and the last position there is. Nothing else may have the state open for writing.
-///
-/// A crash anywhere leaves the old state, or none: then the next start settles the journal again.
-///
-/// # Errors
-/// Of SQLite or of the file system, in one sentence.
-pub fn rebuild(
-    path: &Path,
-    journal: &Path,
-    callbacks_max: usize,
-    progress: impl FnMut(i64, i64),
-) -> Result<i64, OpenError> {
-    let building = path.with_extension("db-rebuilding");
-    remove_database(&building);
-    let seq = settle_afresh(&building, journal, i64::MAX, callbacks_max, progress)?;
-    keep_owner(path, &building)?;
-    // The old file goes before its WAL: without the WAL it might be half of itself and still look
-    // whole, and with the WAL of the old one the new file would be damaged.
-    remove_database(path);
-    let moved = std::fs::rename(&building, path).and_then(|()| sync_folder(path));
-    moved.map_err(|error| OpenError::Sqlite {
-        path: path.to_owned(),
-        error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
-    })?;
-    Ok(seq)
-}
-
 /// Settles the journal, up to and including `through`, into a new state file at `path`, where there
 /// is none. Returns the position reached, which is before `through` if the journal ends there, and
 /// behind it if callbacks were pruned beyond it. `progress` is told as by [`rebuild`].
@@ -198,12 +170,26 @@ pub fn settle_afresh(
     journal: &Path,
     through: i64,
     callbacks_max: usize,
+    progress: impl FnMut(i64, i64),
+) -> Result<i64, OpenError> {
+    let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
+    let mut opened = try_open(path)?;
+    opened.seq = copy_base(&mut opened.connection, journal).map_err(wrap)?;
+    catch_up(opened, path, journal, (through, callbacks_max, &[]), progress)
+}
+
+/// Settles the callbacks behind what `opened`, the state at `path`, has settled, up to and including
+/// `through`, and closes it. `owed_to`: whom to owe what changes by them. Returns and tells the same.
+pub(super) fn catch_up(
+    mut opened: Opened,
+    path: &Path,
+    journal: &Path,
+    (through, callbacks_max, owed_to): (i64, usize, &[OwedTo]),
     mut progress: impl FnMut(i64, i64),
 ) -> Result<i64, OpenError> {
     let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
     let mut reader = Reader::open(journal)?;
-    let mut opened = try_open(path)?;
-    let mut seq = copy_base(&mut opened.connection, journal).map_err(wrap)?;
+    let mut seq = opened.seq;
     let journal_id = reader.journal_id().map_err(wrap)?;
     let dialects = reader.dialects().map_err(wrap)?;
     let last = reader.last_seq().map_err(wrap)?.min(through);
@@ -213,7 +199,7 @@ pub fn settle_afresh(
     {
         seq = callbacks.last().map_or(seq, |callback| callback.seq);
         let transaction = opened.connection.transaction().map_err(wrap)?;
-        super::settle(&transaction, &callbacks, &dialects).map_err(wrap)?;
+        super::settle(&transaction, &callbacks, &dialects, owed_to).map_err(wrap)?;
         set_cursor(&transaction, &journal_id, seq).map_err(wrap)?;
         transaction.commit().map_err(wrap)?;
         sqlite::checkpoint::run(&opened.connection, sqlite::checkpoint::Mode::Passive)
@@ -224,42 +210,9 @@ pub fn settle_afresh(
     Ok(seq)
 }
 
-/// Gives the new file the owner and mode of the old: a rebuild by root must not lock the receiver's
-/// own user out, nor show to everybody what was for a few.
-fn keep_owner(old: &Path, new: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::{MetadataExt as _, chown};
-    let Ok(metadata) = std::fs::metadata(old) else { return Ok(()) };
-    std::fs::set_permissions(new, metadata.permissions())
-        .and_then(|()| chown(new, Some(metadata.uid()), Some(metadata.gid())))
-        .map_err(|error| OpenError::Sqlite {
-            path: new.to_owned(),
-            error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
-        })
-}
-
-/// Makes what was renamed in the folder of `path` survive a power cut.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn remove_database(path: &Path) {
-    let _ = std::fs::remove_file(path);
-    remove_wal(path);
-}
-
-fn remove_wal(path: &Path) {
-    for suffix in ["-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        let _ = std::fs::remove_file(PathBuf::from(name));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::files::{Files, clock, known};
     use super::*;
@@ -366,19 +319,6 @@ mod tests {
     }
 
     #[test]
-    fn a_rebuilt_state_is_in_the_place_and_of_the_mode_of_the_old_without_its_log() {
-        let files = Files::settled(&["a", "b", "c"]);
-        fs::set_permissions(&files.state, fs::Permissions::from_mode(0o604)).unwrap();
-        let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", files.state.display()));
-        fs::write(beside("-wal"), "the log of the old one").unwrap();
-        fs::write(beside("-rebuilding"), "left behind").unwrap();
-        assert_eq!(files.rebuild(), 3);
-        assert!(!beside("-wal").exists() && !beside("-rebuilding").exists());
-        assert_eq!(fs::metadata(&files.state).unwrap().permissions().mode() & 0o777, 0o604);
-        assert_eq!(known(&files.open().connection), ["a 1 0", "b 1 0", "c 1 0"]);
-    }
-
-    #[test]
     fn settling_afresh_goes_as_far_as_it_is_told_and_tells_each_step() {
         let files = Files::settled(&["a", "b", "c", "d"]);
         let path = files.folder.path().join("afresh.db");
@@ -389,11 +329,5 @@ mod tests {
         let opened = open_state(&path, &clock()).unwrap();
         assert_eq!((opened.journal_id, opened.seq), (Some(files.journal_says().0), 3));
         assert_eq!(known(&opened.connection), ["a 1 0", "b 1 0", "c 1 0"]);
-    }
-
-    #[test]
-    fn the_folder_that_is_synced_is_that_of_the_file_and_without_one_the_current() {
-        sync_folder(Path::new("receiptd.db")).unwrap();
-        assert!(sync_folder(Path::new("no-such-folder/receiptd.db")).is_err());
     }
 }

@@ -6,6 +6,10 @@
 //! Unless only bodies are to go, notifications and messages about which nothing arrived since are
 //! removed from both files.
 //!
+//! A callback whose change is still owed to a sink stays, and so does all that came after it: a sink
+//! is told before what it is told of is gone. What a sink was given up on, the parked changes, goes
+//! with the callback that caused it: a change holds what its callback said.
+//!
 //! Each step is a short transaction on the one writing connection of its file ([`Hands`]), so
 //! callers wait for a step at most. A crash between steps leaves something to prune the next time.
 
@@ -15,12 +19,13 @@ use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::journal::reader::Reader;
-use crate::journal::{forget, old_prefix};
+use crate::journal::{count_between, forget, old_prefix};
 use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, Access, OpenError};
 use crate::state::forget::{
     Table, has_subject, keys_after, old_subjects, old_unrecognised, remove,
 };
+use crate::state::outbox_ask::{Touched, discard_parked, first_not_parked};
 use crate::state::tables::{self, key};
 
 /// Rows in one transaction: a few milliseconds.
@@ -42,6 +47,8 @@ pub struct Order {
     pub before: Timestamp,
     /// Leave the state as it is.
     pub bodies_only: bool,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// What was pruned.
@@ -51,6 +58,13 @@ pub struct Pruned {
     pub callbacks: i64,
     /// Notifications and received messages gone from the state.
     pub subjects: i64,
+    /// Changes that were parked, and are discarded with what they told of.
+    #[serde(default)]
+    pub parked_changes: i64,
+    /// Callbacks that are old enough and stay, because a change of one of them, or of one before
+    /// them, is still owed to a sink.
+    #[serde(default)]
+    pub held_back_by_sinks: i64,
     /// Whether the write-ahead logs could be emptied too; if not, somebody is reading.
     pub is_log_empty: bool,
 }
@@ -88,6 +102,9 @@ pub trait Hands {
     /// # Errors
     /// Of the work, or because the receiver stopped.
     fn on_state(&mut self, work: Work) -> Result<i64, PruneError>;
+
+    /// These rows of the outbox were discarded.
+    fn discarded(&mut self, _: &Touched) {}
 }
 
 /// Prunes the files at `journal` and `state` through `hands`. `progress` is told how many callbacks
@@ -109,13 +126,17 @@ pub fn prune(
     if journal_id != Some(reader.journal_id()?) || settled < reader.pruned_through()? {
         return Err(PruneError::NotItsState);
     }
-    let through = old_prefix(reader.connection(), order.before, settled)?;
-    let mut pruned = Pruned::default();
+    let old = old_prefix(reader.connection(), order.before, settled)?;
+    let owed = first_not_parked(&state_reader)?;
+    let through = owed.map_or(old, |key| old.min(tables::seq_of(key) - 1));
+    let held_back_by_sinks = count_between(reader.connection(), through, old)?;
+    let mut pruned = Pruned { held_back_by_sinks, ..Pruned::default() };
     let from = reader.pruned_through()?;
     while let Some(last) = fold_step(&mut reader, through, hands)? {
         pruned.callbacks += last.1;
         progress(last.0 - from, through - from);
     }
+    pruned.parked_changes = discard_all_parked(through, order.now, hands)?;
     if !order.bodies_only {
         pruned.subjects = prune_state(order.before, through, hands)?;
         prune_base(&reader, &state_reader, through, order.before, hands)?;
@@ -125,6 +146,32 @@ pub fn prune(
     let state = empty_log(|work| hands.on_state(work))?;
     pruned.is_log_empty = journal && state;
     Ok(pruned)
+}
+
+/// Discards the parked changes of callbacks up to `through`. How many there were.
+fn discard_all_parked(
+    through: i64,
+    now: Timestamp,
+    hands: &mut dyn Hands,
+) -> Result<i64, PruneError> {
+    let mut all = 0;
+    loop {
+        // What was discarded is told on the side, by sink.
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let rows = hands.on_state(Box::new(move |connection| {
+            let transaction = sqlite::write_transaction(connection)?;
+            let touched = discard_parked(&transaction, key(through + 1, 0) - 1, now)?;
+            transaction.commit()?;
+            let rows = touched.rows();
+            let _ = tell.send(touched);
+            Ok(rows)
+        }))?;
+        if rows == 0 {
+            return Ok(all);
+        }
+        all += rows;
+        hands.discarded(&told.recv().unwrap_or_default());
+    }
 }
 
 fn prune_state(before: Timestamp, through: i64, hands: &mut dyn Hands) -> Result<i64, PruneError> {
@@ -172,7 +219,7 @@ fn fold_step(
     let dialects = reader.dialects()?;
     let deleted = hands.on_journal(Box::new(move |connection| {
         let transaction = sqlite::write_transaction(connection)?;
-        super::settle(&transaction, &news, &dialects)?;
+        super::settle(&transaction, &news, &dialects, &[])?;
         let deleted = forget(&transaction, last)?;
         transaction.commit()?;
         Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
@@ -239,7 +286,9 @@ mod tests {
 
     use super::super::files::{Files, at, known};
     use super::*;
+    use crate::change::{Filter, OwedTo};
     use crate::sqlite::Durability;
+    use crate::state::outbox::{self, Outcome};
 
     /// Connections of our own, that notice pruning which does not end.
     struct OwnHands {
@@ -279,7 +328,7 @@ mod tests {
     ) -> Result<(Pruned, Vec<(i64, i64)>), PruneError> {
         let mut hands =
             OwnHands { journal: files.journal_writer(), state: state_of(files), works: 0 };
-        let order = Order { before: at(second), bodies_only };
+        let order = Order { before: at(second), bodies_only, now: at(1000) };
         let mut told = Vec::new();
         let pruned = prune(order, (&files.journal, &files.state), &mut hands, |done, all| {
             told.push((done, all));
@@ -289,7 +338,7 @@ mod tests {
     }
 
     fn pruned(callbacks: i64, subjects: i64) -> Pruned {
-        Pruned { callbacks, subjects, is_log_empty: true }
+        Pruned { callbacks, subjects, is_log_empty: true, ..Pruned::default() }
     }
 
     #[test]
@@ -349,5 +398,57 @@ mod tests {
         assert_eq!(held, Pruned { is_log_empty: false, ..pruned(1, 1) });
         drop(reader);
         assert_eq!(prune_before(&files, 2, false).unwrap().0, pruned(0, 0));
+    }
+
+    /// What the callbacks of these files say is owed to a sink, and the callbacks at these positions
+    /// were given up.
+    fn owe(files: &Files, parked: &[i64]) {
+        let to = OwedTo {
+            sink: "app".into(),
+            since: 0,
+            filter: Filter::default(),
+            is_latest_only: false,
+            wants_body: true,
+        };
+        let mut state = state_of(files);
+        let mut reader = Reader::open(&files.journal).unwrap();
+        let callbacks = reader.after(0, i64::MAX, 100, usize::MAX).unwrap();
+        let dialects = reader.dialects().unwrap();
+        let transaction = state.transaction().unwrap();
+        transaction.execute_batch("DELETE FROM notification_row; DELETE FROM history_row").unwrap();
+        super::super::settle(&transaction, &callbacks, &dialects, &[to]).unwrap();
+        for seq in parked {
+            let outcome = Outcome::Parked { error: "answered 404".to_owned() };
+            outbox::record(&transaction, "app", key(*seq, 0), &outcome, at(0)).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+
+    fn owed(files: &Files) -> Vec<i64> {
+        let state = state_of(files);
+        let mut keys = state.prepare("SELECT key FROM change_row ORDER BY key").unwrap();
+        let keys = keys.query_map([], |row| row.get(0).map(tables::seq_of)).unwrap();
+        keys.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn pruning_stops_before_what_is_owed_and_discards_what_was_given_up() {
+        for bodies_only in [false, true] {
+            let files = Files::settled(&["a", "b", "c", "d"]);
+            owe(&files, &[1, 2, 4]);
+            let first = Pruned {
+                parked_changes: 2,
+                held_back_by_sinks: 2,
+                ..pruned(2, if bodies_only { 0 } else { 2 })
+            };
+            assert_eq!(prune_before(&files, 5, bodies_only).unwrap().0, first);
+            assert_eq!(owed(&files), [3, 4]);
+            let state = state_of(&files);
+            outbox::record(&state, "app", key(3, 0), &Outcome::Delivered, at(0)).unwrap();
+            drop(state);
+            let rest = Pruned { parked_changes: 1, ..pruned(2, if bodies_only { 0 } else { 2 }) };
+            assert_eq!(prune_before(&files, 5, bodies_only).unwrap().0, rest);
+            assert_eq!(owed(&files), [0; 0]);
+        }
     }
 }

@@ -1,18 +1,19 @@
 //! The thread that writes the state, as others see it: started, waited for, asked, stopped.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::batch::Tally;
 use super::open::Opened;
 use super::pace::Pace;
 use super::worker::Worker;
+use crate::change::OwedTo;
 use crate::clock::{Clock, Timestamp};
 use crate::journal::Progress;
 use crate::journal::reader::Reader;
@@ -29,6 +30,8 @@ pub struct Options {
     pub callbacks_max: usize,
     /// For the names of files set aside.
     pub clock: Clock,
+    /// The sinks that changes are owed to.
+    pub owed_to: Vec<OwedTo>,
 }
 
 /// What one transaction of settling was like.
@@ -51,6 +54,7 @@ pub struct Settled {
     seq: watch::Receiver<i64>,
     pub(super) oldest_owed: Arc<AtomicI64>,
     pub(super) is_failing: Arc<AtomicBool>,
+    pub(super) generation: Arc<AtomicU64>,
 }
 
 impl Settled {
@@ -69,6 +73,16 @@ impl Settled {
     pub fn owed_since(&self) -> Option<Timestamp> {
         let micros = self.oldest_owed.load(Ordering::Relaxed);
         (micros != i64::MAX).then(|| Timestamp::from_unix_micros(micros))
+    }
+
+    /// Waits until more is settled, or another state file is begun; `false` if settling has ended.
+    pub async fn changes(&mut self) -> bool {
+        self.seq.changed().await.is_ok()
+    }
+
+    /// Grows whenever the state file was opened anew: what was read from it before may be of another.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether the state file could not be written when last tried.
@@ -147,10 +161,24 @@ impl OnThread {
         work: impl FnOnce(&mut Connection) -> T + Send + 'static,
     ) -> Option<T> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let work: Work = Box::new(move |connection| drop(tell.send(work(connection))));
+        self.push(Box::new(move |connection| drop(tell.send(work(connection)))))?;
+        told.recv().ok()
+    }
+
+    /// The same for whoever must not block: hands `work` over and waits without a thread.
+    pub async fn run_later<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.push(Box::new(move |connection| drop(tell.send(work(connection)))))?;
+        told.await.ok()
+    }
+
+    fn push(&self, work: Work) -> Option<()> {
         self.shared.work.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.push(work);
         self.progress.nudge();
-        told.recv().ok()
+        Some(())
     }
 }
 
@@ -173,6 +201,7 @@ pub fn start(
         seq: told,
         oldest_owed: Arc::new(AtomicI64::new(i64::MAX)),
         is_failing: Arc::default(),
+        generation: Arc::default(),
     };
     let worker = Worker {
         pace: Pace::new(Instant::now(), progress.committed()),
@@ -234,7 +263,8 @@ mod tests {
 
     fn run(files: &Files, callbacks_max: usize) -> Running {
         let (path, journal) = (files.state.clone(), files.journal.clone());
-        let options = Options { path, journal, callbacks_max, clock: Clock::by_hand(at(0)) };
+        let options =
+            Options { path, journal, callbacks_max, clock: Clock::by_hand(at(0)), owed_to: vec![] };
         let (tell, batches) = mpsc::channel();
         let observer = Box::new(move |report: &Report| {
             let _ = tell.send(report.callbacks);

@@ -92,6 +92,7 @@ impl Worker {
                 return;
             }
             std::thread::sleep(TICK);
+            self.run_work();
             self.pace.committed(Instant::now(), self.progress.committed(), Phase::Resting);
         }
     }
@@ -132,6 +133,7 @@ impl Worker {
                 StepError::State(rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
             })?;
             // Who waits for what the old file had settled must wait for the new one.
+            self.settled.generation.fetch_add(1, Ordering::Release);
             self.tell.send_replace(opened.seq);
             self.opened = Some(opened);
         }
@@ -152,7 +154,7 @@ impl Worker {
     ) -> rusqlite::Result<super::Tally> {
         let opened = self.opened.as_mut().expect("the state is open while settling");
         let transaction = write_transaction(&mut opened.connection)?;
-        let tally = super::settle(&transaction, callbacks, dialects)?;
+        let tally = super::settle(&transaction, callbacks, dialects, &self.options.owed_to)?;
         set_cursor(&transaction, &self.journal_id, reached)?;
         transaction.commit()?;
         // Pair assertion: a cursor that went back would count callbacks twice.

@@ -4,13 +4,19 @@
 //! public interface, documented in the README and stable; they are views over tables of ours
 //! (`…_row`), so that ours can change. A look-up by id or reference through them uses an index.
 //!
-//! [`mod@write`] turns what settling found into rows, [`forget`] removes what is to be pruned,
+//! [`mod@write`] turns what settling found into rows, [`outbox`] keeps what sinks are owed, [`outbox_ask`] is what an
+//! operator asks and does of that, [`forget`] removes what is to be pruned,
 //! [`read`] answers questions. None of them knows a provider or what a status means. The same tables
 //! stand in the journal file, where they hold what pruned callbacks came to.
 
 pub mod tables;
 
 pub mod write;
+
+pub mod outbox;
+pub mod outbox_ask;
+
+pub mod rebuilt;
 
 pub mod forget;
 

@@ -22,6 +22,8 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params};
 use crate::clock::Timestamp;
 use crate::sqlite::{self, Access, OpenError};
 
+use super::outbox::Owed;
+use super::outbox_ask;
 use super::tables::SCHEMA;
 
 pub use super::rows::{HistoryLine, MessageRow, NotificationRow, SourceCount, StatusCount};
@@ -304,6 +306,26 @@ impl Reader {
             )?
             .query_map([], StatusCount::read)?
             .collect()
+    }
+
+    /// What is owed to sinks: see [`outbox_ask::list`].
+    pub fn outbox(
+        &self,
+        selection: &outbox_ask::Selection,
+        after: &outbox_ask::Place,
+        rows_max: usize,
+    ) -> rusqlite::Result<(Vec<outbox_ask::OutboxRow>, Option<outbox_ask::Place>)> {
+        outbox_ask::list(&self.connection, selection, after, rows_max)
+    }
+
+    /// A row of the outbox with the change itself; `None` if it is gone by now.
+    pub fn owed(&self, row: &outbox_ask::OutboxRow) -> rusqlite::Result<Option<Owed>> {
+        outbox_ask::owed(&self.connection, row)
+    }
+
+    /// What each sink that is owed anything is owed, by name. Reads the whole outbox.
+    pub fn sinks(&self) -> rusqlite::Result<Vec<outbox_ask::SinkCount>> {
+        outbox_ask::sinks(&self.connection)
     }
 
     /// What each source has sent, by source. Reads every row.

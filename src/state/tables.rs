@@ -24,9 +24,10 @@ use crate::sqlite::Schema;
 pub const SCHEMA: Schema = Schema {
     what: "state",
     application_id: 0x7263_7073, // "rcps"
-    migrations: &[concat!(
-        state_tables!(),
-        "CREATE TABLE cursor (
+    migrations: &[
+        concat!(
+            state_tables!(),
+            "CREATE TABLE cursor (
             one INTEGER PRIMARY KEY CHECK (one = 1),
             journal_id TEXT,
             seq INTEGER NOT NULL
@@ -49,7 +50,9 @@ pub const SCHEMA: Schema = Schema {
             UNION ALL
             SELECT seq, source, id, kind, h.status, h.completed_at, h.received_at, duplicate
             FROM message_history_row AS h JOIN message_row AS m ON m.key = h.subject;"
-    )],
+        ),
+        super::outbox::outbox_tables!(),
+    ],
 };
 
 /// What state and journal have in common, as one literal for `concat!`.
@@ -135,6 +138,11 @@ pub fn key(seq: i64, event: usize) -> i64 {
     let event = i64::try_from(event).unwrap_or(i64::MAX);
     assert!(event < events_max, "event {event} of callback {seq} has no key");
     seq * events_max + event
+}
+
+/// The position of the callback that this key was made from.
+pub fn seq_of(key: i64) -> i64 {
+    key.div_euclid(i64::try_from(CALLBACK_EVENTS_MAX).unwrap_or(i64::MAX))
 }
 
 /// How far this state has settled, and which journal: `None` for a state that has seen none.

@@ -69,6 +69,15 @@ pub struct UnrecognisedRow {
     pub reason: String,
 }
 
+macro_rules! notification_columns {
+    () => {
+        "SELECT key, status, status_description, provider_response, reference, recipient,
+                notification_type, template_id, template_version, created_at, sent_at,
+                completed_at, complained_at, returned_at, receipts, duplicates,
+                first_received_at, last_received_at, version, rank, fingerprint"
+    };
+}
+
 /// The notification of that source and id, with its key.
 pub fn find_notification(
     connection: &Connection,
@@ -76,14 +85,27 @@ pub fn find_notification(
     id: &str,
 ) -> rusqlite::Result<Option<(i64, Notification)>> {
     connection
-        .prepare_cached(
-            "SELECT key, status, status_description, provider_response, reference, recipient,
-                    notification_type, template_id, template_version, created_at, sent_at,
-                    completed_at, complained_at, returned_at, receipts, duplicates,
-                    first_received_at, last_received_at, version, rank, fingerprint
-             FROM notification_row WHERE id = ?1 AND source = ?2",
-        )?
+        .prepare_cached(concat!(
+            notification_columns!(),
+            " FROM notification_row WHERE id = ?1 AND source = ?2"
+        ))?
         .query_row([id, source], |row| Ok((row.get(0)?, read_notification(row)?)))
+        .optional()
+}
+
+/// What the tables of `schema`, an attached database, know of that notification.
+pub(super) fn read_facts(
+    connection: &Connection,
+    schema: &str,
+    source: &str,
+    id: &str,
+) -> rusqlite::Result<Option<Facts>> {
+    let columns = notification_columns!();
+    connection
+        .prepare_cached(&format!(
+            "{columns} FROM {schema}.notification_row WHERE id = ?1 AND source = ?2"
+        ))?
+        .query_row([id, source], |row| read_notification(row).map(|known| known.facts))
         .optional()
 }
 

@@ -22,6 +22,7 @@ mod bad_input;
 mod compare;
 mod control;
 mod crash;
+mod forward;
 mod full_disk;
 mod hostile;
 mod leaks;
@@ -71,6 +72,7 @@ const PROMISES: &[Promise] = &[
     storage_fault::PROMISE,
     full_disk::PROMISE,
     outages::PROMISE,
+    forward::PROMISE,
     stop::PROMISE,
     bad_input::PROMISE,
     hostile::PROMISE,

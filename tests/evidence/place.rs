@@ -42,6 +42,13 @@ impl Place {
         self
     }
 
+    /// The same with these lines at the end of its configuration.
+    pub fn with(mut self, lines: &str) -> Self {
+        self.setup.sources.push_str(lines);
+        self.setup.write();
+        self
+    }
+
     /// The folder of the configuration and the log.
     pub fn folder(&self) -> &Path {
         self.setup.folder.path()

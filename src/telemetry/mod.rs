@@ -1,7 +1,7 @@
 //! What can be seen: logs and metrics.
 //!
-//! Metrics are Prometheus text. Their labels are closed sets (sources, kinds, reasons, answer
-//! codes) and never hold anything a caller sent. The handles used for every callback are resolved
+//! Metrics are Prometheus text. Their labels are closed sets (sources, sinks, kinds, reasons,
+//! answer codes) and never hold anything a caller sent. The handles used for every callback are resolved
 //! once per source; everything that can be asked for at scrape time is not counted at all.
 
 use std::sync::Arc;
@@ -14,11 +14,18 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::clock::Timestamp;
 use crate::config::settings::{Log, LogFormat};
 use crate::journal::BatchReport;
-use crate::settle::Report;
+use crate::settle::{Report, Tally};
+
+mod forward;
+
+pub use forward::{AttemptOutcome, BreakerState, SinkMetrics};
 
 /// Seconds, from a tenth of a millisecond to the time after which senders give up.
 const SECONDS: [f64; 13] =
@@ -27,17 +34,21 @@ const SECONDS: [f64; 13] =
 /// Callbacks in one commit.
 const BATCH: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// Writes logs to standard error, as configured. Does nothing if a subscriber is set already.
+/// Writes logs to standard error, as configured; of the libraries we use, warnings at most: what they
+/// say below that may hold what was sent. Does nothing if a subscriber is set already.
 pub fn start_logging(log: Log) {
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(log.level)
-        .with_writer(std::io::stderr)
-        .with_target(false);
+    let libraries = LevelFilter::from_level(log.level).min(LevelFilter::WARN);
+    let levels = Targets::new().with_default(libraries).with_target("receiptd", log.level);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry();
     let result = match log.format {
         LogFormat::Text => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(layer.with_ansi(is_terminal).with_filter(levels)).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_filter(levels)).try_init()
+        }
     };
     // A test or an embedding program may have set one already: theirs stays.
     drop(result);
@@ -73,6 +84,12 @@ struct ByToken {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySinkOutcome {
+    sink: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByFile {
     file: &'static str,
 }
@@ -90,14 +107,16 @@ pub struct Snapshot {
     pub lag_callbacks: i64,
     /// Age of the oldest of them.
     pub lag_seconds: f64,
-    /// Bytes of the journal's WAL and of the state's.
-    pub wal_bytes: [u64; 2],
+    /// Bytes of the journal's WAL and of the state's, where there are files.
+    pub wal_bytes: Option<[u64; 2]>,
     /// Free bytes where the journal stands.
     pub free_bytes: Option<u64>,
     /// Whether `/readyz` says yes.
     pub is_ready: bool,
     /// Whether the state file could not be written when last tried.
     pub is_settling_failing: bool,
+    /// The time, for the age of what is owed to sinks.
+    pub now: Option<Timestamp>,
 }
 
 /// Every metric, and the registry that prints them.
@@ -115,6 +134,7 @@ pub struct Metrics {
     token_used: Family<ByToken, Seconds>,
     token_ends: Family<ByToken, Seconds>,
     tls_ends: Seconds,
+    relayed: Family<BySinkOutcome, Counter>,
     answer_seconds: Histogram,
     commit_seconds: Histogram,
     commit_wait_seconds: Histogram,
@@ -128,6 +148,7 @@ pub struct Metrics {
     free_bytes: Gauge,
     ready: Gauge,
     settling_failing: Gauge,
+    forward: forward::ForwardMetrics,
 }
 
 impl Default for Metrics {
@@ -152,6 +173,7 @@ impl Metrics {
             token_used: Family::default(),
             token_ends: Family::default(),
             tls_ends: Gauge::default(),
+            relayed: Family::default(),
             answer_seconds: Histogram::new(SECONDS),
             commit_seconds: Histogram::new(SECONDS),
             commit_wait_seconds: Histogram::new(SECONDS),
@@ -165,10 +187,12 @@ impl Metrics {
             free_bytes: Gauge::default(),
             ready: Gauge::default(),
             settling_failing: Gauge::default(),
+            forward: forward::ForwardMetrics::default(),
             registry: Registry::default(),
         };
         metrics.register_counters(&mut registry);
         metrics.register_rest(&mut registry);
+        metrics.forward.register(&mut registry);
         metrics.registry = registry;
         metrics
     }
@@ -196,6 +220,11 @@ impl Metrics {
             "settle_panics",
             "Callbacks whose reading panicked: a bug, please report it",
             self.settle_panics.clone(),
+        );
+        r.register(
+            "relayed",
+            "Events offered to a sink before their callback was answered, where nothing is kept here",
+            self.relayed.clone(),
         );
     }
 
@@ -277,6 +306,28 @@ impl Metrics {
         }
     }
 
+    /// The handles of one sink; the same however often it is asked for.
+    pub fn sink(&self, name: &str) -> SinkMetrics {
+        self.forward.sink(name)
+    }
+
+    /// The handles of one sink, if [`Metrics::sink`] was asked for it.
+    pub fn known_sink(&self, name: &str) -> Option<SinkMetrics> {
+        self.forward.known(name)
+    }
+
+    /// The handles of one sink of a relay.
+    pub fn relay(&self, sink: &str) -> RelayMetrics {
+        let with = |outcome| {
+            self.relayed.get_or_create_owned(&BySinkOutcome { sink: sink.to_owned(), outcome })
+        };
+        RelayMetrics {
+            accepted: with("accepted"),
+            failed: with("failed"),
+            refused: with("refused"),
+        }
+    }
+
     /// A request that belongs to no source.
     pub fn stranger(&self, code: u16) {
         self.answers.get_or_create(&ByAnswer { source: String::new(), code }).inc();
@@ -298,20 +349,30 @@ impl Metrics {
     /// One transaction of settling.
     pub fn settled(&self, report: &Report) {
         self.settle_seconds.observe(report.took.as_secs_f64());
-        for ((source, kind), count) in &report.tally.events {
+        self.recognised(&report.tally);
+    }
+
+    /// What callbacks said.
+    pub fn recognised(&self, tally: &Tally) {
+        for ((source, kind), count) in &tally.events {
             let by = ByKind { source: source.to_string(), kind: kind.as_str() };
             self.events.get_or_create(&by).inc_by(*count);
         }
         for (family, counts) in [
-            (&self.duplicates, &report.tally.duplicates),
-            (&self.unrecognised, &report.tally.unrecognised),
-            (&self.unknown_statuses, &report.tally.unknown_statuses),
+            (&self.duplicates, &tally.duplicates),
+            (&self.unrecognised, &tally.unrecognised),
+            (&self.unknown_statuses, &tally.unknown_statuses),
         ] {
             for (source, count) in counts {
                 family.get_or_create(&BySource { source: source.to_string() }).inc_by(*count);
             }
         }
-        self.settle_panics.inc_by(report.tally.panics);
+        for (sink, rows) in &tally.owed {
+            if let Some(sink) = self.forward.known(sink) {
+                sink.owed(*rows);
+            }
+        }
+        self.settle_panics.inc_by(tally.panics);
     }
 
     /// The end of the last day on which a token is accepted.
@@ -339,12 +400,15 @@ impl Metrics {
         self.queue.set(whole(now.queue as u64));
         self.lag_callbacks.set(now.lag_callbacks);
         self.lag_seconds.set(now.lag_seconds);
-        for (file, bytes) in ["journal", "state"].into_iter().zip(now.wal_bytes) {
+        for (file, bytes) in
+            ["journal", "state"].into_iter().zip(now.wal_bytes.into_iter().flatten())
+        {
             self.wal_bytes.get_or_create(&ByFile { file }).set(whole(bytes));
         }
         self.free_bytes.set(now.free_bytes.map_or(-1, whole));
         self.ready.set(i64::from(now.is_ready));
         self.settling_failing.set(i64::from(now.is_settling_failing));
+        self.forward.scrape(now.now);
         let mut page = String::new();
         // Writing to a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut page, &self.registry);
@@ -383,6 +447,17 @@ impl SourceMetrics {
         let by = ByToken { source: self.name.clone(), token: token.to_owned() };
         self.all.token_used.get_or_create(&by).set(seconds(at));
     }
+}
+
+/// The handles of one sink of a relay, resolved once: what became of events.
+#[derive(Clone, Debug)]
+pub struct RelayMetrics {
+    /// The sink has it.
+    pub accepted: Counter,
+    /// It has not, and may have it later; or did not say in time.
+    pub failed: Counter,
+    /// It never will.
+    pub refused: Counter,
 }
 
 fn seconds(at: Timestamp) -> f64 {

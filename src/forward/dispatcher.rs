@@ -1,0 +1,469 @@
+//! One sink's dispatcher: takes what is owed, sends it, and has what became of it written down.
+//!
+//! A loop over events: more is settled, an attempt has ended, something is due, something was
+//! recorded. What may be sent next is decided by [`Window`], whether the sink is worth trying by
+//! [`Breaker`], and what a failure means by [`fate`]; none of them does I/O.
+//!
+//! It reads through a connection of its own and writes nothing: what became of rows is handed to the
+//! settling thread, in the order in which it happened, one hand-over at a time. A crash anywhere
+//! sends again what was not recorded, in the same order and with the same ids.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::backoff::{Backoff, Chance};
+use super::breaker::{Breaker, Passage, RETRY_AFTER_MAX};
+use super::event::Event;
+use super::fault::Fault;
+use super::sink::Sink;
+use super::window::{Record, Window};
+use crate::clock::{Clock, Timestamp};
+use crate::config::settings;
+use crate::settle::{OnThread, Settled};
+use crate::sqlite;
+use crate::state::outbox::{self, Outcome, Owed};
+use crate::telemetry::{AttemptOutcome, BreakerState, SinkMetrics};
+
+/// Rows in hand for each that may be under way: enough to find other subjects behind a busy one.
+const WINDOW_ROWS_PER_PLACE: usize = 16;
+
+/// How long to wait before looking anyway.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The pause after the state file could not be read or written.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Changes of one sink on their way.
+pub struct Dispatcher {
+    /// Its bounds.
+    pub settings: settings::Sink,
+    /// Where to.
+    pub sink: Arc<Sink>,
+    /// Read-only, to the state file.
+    pub reader: Connection,
+    /// To have it changed.
+    pub on_thread: OnThread,
+    /// How far it is settled.
+    pub settled: Settled,
+    /// The time.
+    pub clock: Clock,
+    /// For pauses.
+    pub chance: Chance,
+    /// What is counted.
+    pub metrics: SinkMetrics,
+    /// Becomes true when no more is to be sent.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What a dispatcher knows while it runs.
+struct Run {
+    window: Window,
+    breaker: Breaker,
+    attempts: JoinSet<Attempt>,
+    recordings: JoinSet<(Record, Recorded)>,
+    /// Fresh rows up to this key were taken.
+    scanned: i64,
+    /// Whether there may be fresh rows behind that.
+    may_be_fresh: bool,
+    generation: u64,
+    /// The sink said that it is there no more.
+    is_gone: bool,
+}
+
+/// An attempt that has ended.
+struct Attempt {
+    owed: Owed,
+    result: Result<(), Fault>,
+    took: Duration,
+}
+
+enum Recorded {
+    Done,
+    /// The file could not be written; it may be later.
+    Failed,
+    /// The settling thread has ended.
+    Ended,
+}
+
+impl Dispatcher {
+    /// Runs until told to stop; then what is under way is finished and recorded. The caller bounds
+    /// how long that may take.
+    pub async fn run(mut self) {
+        let backoff = self.backoff();
+        let mut run = Run {
+            window: Window::new(self.settings.in_flight_max * WINDOW_ROWS_PER_PLACE),
+            breaker: Breaker::new(backoff),
+            attempts: JoinSet::new(),
+            recordings: JoinSet::new(),
+            scanned: i64::MIN,
+            may_be_fresh: true,
+            generation: self.settled.generation(),
+            is_gone: false,
+        };
+        loop {
+            let is_stopping = *self.stop.borrow();
+            if is_stopping && run.attempts.is_empty() && run.window.is_recorded() {
+                return;
+            }
+            self.start_over_if_the_file_is_another(&mut run);
+            let wake = if is_stopping || run.is_gone {
+                LOOK
+            } else {
+                self.fill(&mut run).unwrap_or_else(|error| {
+                    tracing::debug!(sink = &*self.settings.name, %error, "the outbox cannot be read");
+                    PAUSE
+                })
+            };
+            self.record(&mut run);
+            tokio::select! {
+                Some(ended) = run.attempts.join_next() => self.ended(&mut run, ended),
+                Some(recorded) = run.recordings.join_next() => {
+                    if !self.recorded(&mut run, recorded) {
+                        return;
+                    }
+                }
+                more = self.settled.changes() => {
+                    run.may_be_fresh = true;
+                    if !more {
+                        return;
+                    }
+                }
+                _ = self.stop.changed(), if !is_stopping => {}
+                () = tokio::time::sleep(wake) => run.may_be_fresh = true,
+            }
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff { min: self.settings.backoff_ms_min, max: self.settings.backoff_ms_max }
+    }
+
+    /// A state file that was set aside took its outbox with it: what the new one owes is read from its
+    /// start. What is under way is sent again.
+    fn start_over_if_the_file_is_another(&mut self, run: &mut Run) {
+        let generation = self.settled.generation();
+        if generation == run.generation {
+            return;
+        }
+        let path = self.reader.path().map(std::path::PathBuf::from);
+        let opened = path.map(|path| open_reader(&path));
+        let Some(Ok(reader)) = opened else { return };
+        self.reader = reader;
+        run.attempts.abort_all();
+        run.recordings.abort_all();
+        (run.attempts, run.recordings) = (JoinSet::new(), JoinSet::new());
+        run.window = Window::new(self.settings.in_flight_max * WINDOW_ROWS_PER_PLACE);
+        run.breaker.no_probe();
+        (run.scanned, run.may_be_fresh, run.generation) = (i64::MIN, true, generation);
+    }
+
+    /// Takes and starts as much as may be. Returns after which time to look again.
+    fn fill(&mut self, run: &mut Run) -> rusqlite::Result<Duration> {
+        let now = Instant::now();
+        let passage = run.breaker.passage(now);
+        self.metrics.breaker(match passage {
+            _ if run.breaker.until().is_none() && passage == Passage::Free => BreakerState::Closed,
+            Passage::Barred if run.breaker.until().is_some() => BreakerState::Open,
+            _ => BreakerState::HalfOpen,
+        });
+        match passage {
+            Passage::Barred => {}
+            Passage::Probe if run.breaker.prefers_fresh() => {
+                if !self.take_fresh(run, true)? {
+                    self.take_due(run, true)?;
+                }
+            }
+            Passage::Probe => {
+                if !self.take_due(run, true)? {
+                    self.take_fresh(run, true)?;
+                }
+            }
+            Passage::Free => {
+                self.take_due(run, false)?;
+                self.take_fresh(run, false)?;
+            }
+        }
+        self.metrics.oldest(outbox::oldest(&self.reader, &self.settings.name)?);
+        self.wake(run)
+    }
+
+    /// When there is something to do even if nothing happens.
+    fn wake(&self, run: &Run) -> rusqlite::Result<Duration> {
+        if let Some(until) = run.breaker.until() {
+            return Ok(until.saturating_duration_since(Instant::now()).min(RETRY_AFTER_MAX));
+        }
+        let due = outbox::next_due(&self.reader, &self.settings.name)?;
+        let wait = due.map_or(LOOK, |due| since(self.clock.now(), due));
+        // A row that is due but in hand, or for which there is no place, is no reason to hurry.
+        Ok(wait.clamp(Duration::from_millis(5), LOOK))
+    }
+
+    fn places(&self, run: &Run, is_probe: bool) -> usize {
+        let free = self.settings.in_flight_max.saturating_sub(run.window.under_way());
+        if is_probe { free.min(1) } else { free }
+    }
+
+    /// Takes waiting rows that are due. Whether any was sent.
+    fn take_due(&mut self, run: &mut Run, is_probe: bool) -> rusqlite::Result<bool> {
+        let places = self.places(run, is_probe).min(run.window.room());
+        if places == 0 {
+            return Ok(false);
+        }
+        // Those in hand are due too, until it is recorded what became of them.
+        let rows_max = places + run.window.rows();
+        let rows = outbox::due(&self.reader, &self.settings.name, self.clock.now(), rows_max)?;
+        let rows: Vec<Owed> =
+            rows.into_iter().filter(|owed| !run.window.has(owed.change.key)).take(places).collect();
+        let mut has_sent = false;
+        for owed in rows {
+            if let Some(owed) = run.window.take_due(owed) {
+                has_sent |= self.send(run, owed, is_probe);
+            }
+        }
+        Ok(has_sent)
+    }
+
+    /// Takes fresh rows, in order. Whether any was sent.
+    fn take_fresh(&mut self, run: &mut Run, is_probe: bool) -> rusqlite::Result<bool> {
+        let mut has_sent = false;
+        while run.may_be_fresh
+            && run.window.room() > 0
+            && self.places(run, is_probe) > 0
+            && !(is_probe && has_sent)
+        {
+            // No more than can be sent now: what is read beyond that is read again after each attempt.
+            let rows_max = self.places(run, is_probe).min(run.window.room());
+            let sink = &self.settings.name;
+            let rows = outbox::fresh(&self.reader, sink, run.scanned, rows_max)?;
+            run.may_be_fresh = !rows.is_empty();
+            for owed in rows {
+                if !is_probe && self.places(run, false) == 0 {
+                    // The rest is read again when there is a place.
+                    return Ok(has_sent);
+                }
+                let (subject, key) = (owed.change.subject, owed.change.key);
+                let is_blocked = outbox::is_blocked(&self.reader, sink, subject, key)?;
+                run.scanned = key;
+                if let Some(owed) = run.window.take_fresh(owed, is_blocked) {
+                    has_sent |= self.send(run, owed, is_probe);
+                }
+            }
+        }
+        Ok(has_sent)
+    }
+
+    /// Starts an attempt, unless a newer change makes it needless. Whether it was started.
+    fn send(&self, run: &mut Run, owed: Owed, is_probe: bool) -> bool {
+        let sink = &self.settings.name;
+        let mut next = Some(owed);
+        while let Some(owed) = next {
+            // If that cannot be told, it is sent: once too often does no harm.
+            let is_overtaken = owed.is_latest_only
+                && outbox::is_overtaken(&self.reader, sink, &owed.change).unwrap_or(false);
+            if !is_overtaken {
+                if is_probe {
+                    run.breaker.probe();
+                }
+                self.attempt(run, owed);
+                return true;
+            }
+            self.metrics.attempt(AttemptOutcome::Overtaken, None);
+            next = run.window.done(owed.change.subject, Some(Outcome::Overtaken));
+        }
+        false
+    }
+
+    fn attempt(&self, run: &mut Run, owed: Owed) {
+        let (sink, limit) = (Arc::clone(&self.sink), self.settings.attempt_ms_max);
+        let include_raw = self.settings.include_raw;
+        run.attempts.spawn(async move {
+            let began = Instant::now();
+            let event = Event::new(owed.clone(), include_raw);
+            let result = tokio::time::timeout(limit, sink.send(&event)).await;
+            let result = result.unwrap_or_else(|_| Err(Fault::passing("no answer in time")));
+            Attempt { owed, result, took: began.elapsed() }
+        });
+    }
+
+    fn ended(&mut self, run: &mut Run, ended: Result<Attempt, tokio::task::JoinError>) {
+        // A sink that panics is a bug of ours; there is no telling which row it was about, and to go
+        // on without it would stop its subject for ever.
+        let Attempt { owed, result, took } = match ended {
+            Ok(attempt) => attempt,
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let subject = owed.change.subject;
+        let outcome = match &result {
+            Ok(()) => {
+                run.breaker.succeeded();
+                self.metrics.attempt(AttemptOutcome::Delivered, Some(took));
+                self.metrics.delivered(since(owed.change.received_at, self.clock.now()));
+                Some(Outcome::Delivered)
+            }
+            Err(fault) => self.failed(run, &owed, fault, took),
+        };
+        if let Some(next) = run.window.done(subject, outcome)
+            && !run.is_gone
+        {
+            self.send(run, next, false);
+        }
+    }
+
+    fn failed(
+        &mut self,
+        run: &mut Run,
+        owed: &Owed,
+        fault: &Fault,
+        took: Duration,
+    ) -> Option<Outcome> {
+        let name = &*self.settings.name;
+        let outcome = match fault {
+            Fault::Passing { retry_after, .. } => {
+                self.metrics.attempt(AttemptOutcome::Passing, Some(took));
+                let was_free = run.breaker.passage(Instant::now()) == Passage::Free;
+                run.breaker.failed(Instant::now(), *retry_after, &mut self.chance);
+                if was_free && run.breaker.until().is_some() {
+                    tracing::warn!(
+                        sink = name,
+                        error = fault.why(),
+                        "the sink is failing; it is tried again"
+                    );
+                }
+                fate(owed, fault, &self.settings, self.clock.now(), &mut self.chance)
+            }
+            Fault::Refused { .. } => {
+                run.breaker.succeeded();
+                self.metrics.attempt(AttemptOutcome::Refused, Some(took));
+                fate(owed, fault, &self.settings, self.clock.now(), &mut self.chance)
+            }
+            Fault::Gone { why } => {
+                self.metrics.attempt(AttemptOutcome::Gone, Some(took));
+                if !std::mem::replace(&mut run.is_gone, true) {
+                    tracing::error!(
+                        sink = name,
+                        error = why.as_str(),
+                        "the sink is gone for good, as it says; nothing is sent to it until the next start"
+                    );
+                }
+                None
+            }
+        };
+        if let Some(Outcome::Parked { error }) = &outcome {
+            self.metrics.attempt(AttemptOutcome::Parked, None);
+            tracing::warn!(
+                sink = name, change = %owed.change.id, error = error.as_str(),
+                "a change is parked: `receiptd outbox retry` sends it again"
+            );
+        }
+        outcome
+    }
+
+    /// Hands over what became of rows, one hand-over at a time.
+    fn record(&self, run: &mut Run) {
+        let Some(record) = run.window.to_record() else { return };
+        let (sink, on_thread) = (Arc::clone(&self.settings.name), self.on_thread.clone());
+        let now = self.clock.now();
+        run.recordings.spawn(async move {
+            let handed = Arc::new(record);
+            let rows = Arc::clone(&handed);
+            let done = on_thread.run_later(move |state| write(state, &sink, &rows, now)).await;
+            let recorded = match done {
+                Some(Ok(())) => Recorded::Done,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "the outbox cannot be written");
+                    tokio::time::sleep(PAUSE).await;
+                    Recorded::Failed
+                }
+                None => Recorded::Ended,
+            };
+            (Arc::unwrap_or_clone(handed), recorded)
+        });
+    }
+
+    /// Whether to go on.
+    fn recorded(
+        &self,
+        run: &mut Run,
+        recorded: Result<(Record, Recorded), tokio::task::JoinError>,
+    ) -> bool {
+        match recorded {
+            Ok((record, Recorded::Done)) => {
+                let gone = |(_, outcome): &&(i64, Outcome)| {
+                    matches!(outcome, Outcome::Delivered | Outcome::Overtaken)
+                };
+                let parked =
+                    |(_, outcome): &&(i64, Outcome)| matches!(outcome, Outcome::Parked { .. });
+                self.metrics.gone(record.iter().filter(gone).count());
+                self.metrics.parked(record.iter().filter(parked).count());
+                run.window.recorded();
+                true
+            }
+            Ok((record, Recorded::Failed)) => {
+                run.window.not_recorded(record);
+                true
+            }
+            // What was not recorded is sent again at the next start.
+            Ok((_, Recorded::Ended)) => false,
+            Err(_) => true,
+        }
+    }
+}
+
+/// What a failed attempt means for its row; `None` if the sink is gone and the row stays as it is.
+pub fn fate(
+    owed: &Owed,
+    fault: &Fault,
+    settings: &settings::Sink,
+    now: Timestamp,
+    chance: &mut Chance,
+) -> Option<Outcome> {
+    let error = fault.why().to_owned();
+    let Fault::Passing { retry_after, .. } = fault else {
+        return matches!(fault, Fault::Refused { .. }).then_some(Outcome::Parked { error });
+    };
+    let attempts = owed.attempts.saturating_add(1);
+    let is_too_often = settings.attempts_max.is_some_and(|max| attempts >= max);
+    let is_too_old = since(owed.change.received_at, now) >= settings.age_s_max;
+    if is_too_often || is_too_old {
+        return Some(Outcome::Parked { error });
+    }
+    let backoff = Backoff { min: settings.backoff_ms_min, max: settings.backoff_ms_max };
+    let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+    let pause = backoff.pause(owed.attempts, chance).max(asked);
+    let micros = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
+    let due_at = Timestamp::from_unix_micros(now.unix_micros().saturating_add(micros));
+    Some(Outcome::Waits { due_at, error })
+}
+
+/// The time from one instant to a later one; nought if it is not later.
+fn since(from: Timestamp, to: Timestamp) -> Duration {
+    let micros = to.unix_micros().saturating_sub(from.unix_micros());
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+/// Writes a record into the outbox, in one transaction.
+fn write(
+    state: &mut Connection,
+    sink: &str,
+    record: &Record,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let transaction = sqlite::write_transaction(state)?;
+    for (key, outcome) in record {
+        outbox::record(&transaction, sink, *key, outcome, now)?;
+    }
+    transaction.commit()
+}
+
+/// A connection to the state for reading the outbox.
+///
+/// # Errors
+/// If the file cannot be opened.
+pub fn open_reader(state: &std::path::Path) -> Result<Connection, sqlite::OpenError> {
+    sqlite::open(state, &crate::state::tables::SCHEMA, sqlite::Access::Read)
+}
