@@ -1,6 +1,6 @@
 //! Whether a sink is worth trying: a circuit breaker.
 //!
-//! Closed, everything is sent. After [`FAILURES_MAX`] failures in a row that say something of the
+//! Closed, everything is sent. After `FAILURES_MAX` failures in a row that say something of the
 //! sink and nothing of a change, it opens: nothing is sent, and what is owed stays in the file. After
 //! a pause, which doubles from failure to failure, it is half open: one change is sent to see. A pause
 //! that the sink asked for counts too, but only then: asked for because of one change, it must not

@@ -10,12 +10,12 @@
 //! | any other | refused; a redirect too, because following one would send a change where nobody configured it |
 //!
 //! It talks to the host of its URL and to no other: no proxy is taken from the environment, and an
-//! address at which no sink may be ([`super::address`]) is not dialled. Connections are kept as long
+//! address at which no sink may be (`address`) is not dialled. Connections are kept as long
 //! as the dispatcher has changes, as many as it sends at once; each serves one request at a time. Of
 //! an answer's body nothing is kept.
 //!
 //! A request carries `webhook-id`, the change's id, in any format. With secrets it is signed by
-//! [`super::signature`].
+//! `signature`.
 
 use std::fmt;
 use std::time::Duration;

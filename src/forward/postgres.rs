@@ -13,7 +13,7 @@
 //!
 //! What is given up (an attempt that took too long) may still be written later, which harms nothing.
 //! But its connection is not used again: the server may be gone, or hold it up for long. One row that
-//! the app keeps locked holds up the others for [`LOCK_MS_MAX`] and no longer.
+//! the app keeps locked holds up the others for `LOCK_MS_MAX` and no longer.
 //!
 //! Settings are made for the session, so between here and the server there must be no pooler that
 //! deals out transactions to different sessions. Where the URL asks for TLS there is nothing without

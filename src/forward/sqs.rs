@@ -13,7 +13,7 @@
 //! notification are ever under way at once, so a request cannot reorder them.
 //!
 //! Nothing is tried again here, and the client is told not to: when and whether is the dispatcher's
-//! affair, and which fault is which is told by [`super::sqs_fault`].
+//! affair, and which fault is which is told by `sqs_fault`.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -147,7 +147,7 @@ impl Relay {
     }
 
     /// Why no callback can be passed on now, for as long as nobody does anything about it. That a
-    /// sink cannot be reached at the moment is no such reason: see the module [`target`].
+    /// sink cannot be reached at the moment is no such reason: see the module `target`.
     pub fn not_ready_because(&self) -> Option<NotPassedOn> {
         self.targets.iter().find_map(|target| target.usable().err())
     }

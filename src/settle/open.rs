@@ -161,7 +161,7 @@ fn copy_attached(state: &mut Connection) -> rusqlite::Result<i64> {
 
 /// Settles the journal, up to and including `through`, into a new state file at `path`, where there
 /// is none. Returns the position reached, which is before `through` if the journal ends there, and
-/// behind it if callbacks were pruned beyond it. `progress` is told as by [`rebuild`].
+/// behind it if callbacks were pruned beyond it. `progress` is told as by [`super::rebuild`].
 ///
 /// # Errors
 /// Of SQLite only.
