@@ -44,11 +44,17 @@ pub fn traced(options: &[String], plain: &Command) -> Command {
 /// Traces one thread of a running receiver from here on.
 pub fn attach(receiver: &Receiptd, thread: &str, options: &[String]) -> Result<Running, String> {
     let tasks = PathBuf::from(format!("/proc/{}/task", receiver.pid()));
-    let entries = fs::read_dir(&tasks).map_err(|error| error.to_string())?;
     let is_it = |task: &PathBuf| {
         fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread)
     };
-    let task = entries.flatten().map(|entry| entry.path()).find(is_it);
+    // A thread gives itself its name once it runs, and on a busy machine that may be later than the
+    // receiver says that it listens.
+    let mut task = None;
+    holds_within(PATIENCE, || {
+        let entries = fs::read_dir(&tasks).into_iter().flatten().flatten();
+        task = entries.map(|entry| entry.path()).find(is_it);
+        task.is_some()
+    });
     let task = task.ok_or_else(|| format!("there is no thread {thread}"))?;
     let id = task.file_name().unwrap_or_default();
     let mut strace = Command::new("strace");
