@@ -193,7 +193,8 @@ impl Dispatcher {
 
     /// When there is something to do even if nothing happens.
     fn wake(&self, run: &Run) -> rusqlite::Result<Duration> {
-        if let Some(until) = run.breaker.until() {
+        // Once the pause is over and there was nothing to try it with, it is no reason to hurry.
+        if let Some(until) = run.breaker.until().filter(|until| *until > Instant::now()) {
             return Ok(until.saturating_duration_since(Instant::now()).min(RETRY_AFTER_MAX));
         }
         let due = outbox::next_due(&self.reader, &self.settings.name)?;

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use receiptd::config::settings::{HttpFormat, HttpSink, Secret};
 use receiptd::forward::fault::Fault;
@@ -32,6 +33,9 @@ fn key(secret: &str) -> Secret {
 
 /// A Python with the libraries, made once and kept among what is built.
 fn python_with_libraries() -> Result<PathBuf, Missing> {
+    // Tests run beside each other, and only one of them can make it.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let python = find("python3", INSTALL)?;
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-webhooks");
     let (made, inside) = (place.join("complete"), place.join("bin/python"));
