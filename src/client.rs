@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -92,6 +93,25 @@ pub struct Target {
     pub path: String,
 }
 
+/// The port of a URL is no port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAPort;
+
+/// The port of a URL; `None` if it names none.
+///
+/// # Errors
+/// [`NotAPort`]: the URL library takes one beyond 65535 for none, which would call somebody else.
+pub fn port(authority: &Authority) -> Result<Option<u16>, NotAPort> {
+    let after_host =
+        authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, rest)| rest);
+    let rest = after_host.strip_prefix(authority.host()).unwrap_or("");
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let port = rest.strip_prefix(':').and_then(|port| port.parse::<u16>().ok());
+    port.filter(|port| *port != 0).map(Some).ok_or(NotAPort)
+}
+
 impl Target {
     /// Reads an absolute `http` or `https` URL. One with a user name or a password is refused: it
     /// would end up in the process list and in logs.
@@ -108,7 +128,7 @@ impl Target {
             Some("https") => true,
             _ => return Err(wrong("that begins with http:// or https://")),
         };
-        let authority = uri.authority().ok_or_else(|| wrong("with a host"))?;
+        let authority = uri.authority().cloned().ok_or_else(|| wrong("with a host"))?;
         if authority.as_str().contains('@') {
             return Err(wrong("without a user name or password"));
         }
@@ -117,10 +137,11 @@ impl Target {
         if host.is_empty() {
             return Err(wrong("with a host"));
         }
+        let port = port(&authority).map_err(|NotAPort| wrong("with a port from 1 to 65535"))?;
         Ok(Self {
             is_https,
             host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(if is_https { 443 } else { 80 }),
+            port: port.unwrap_or(if is_https { 443 } else { 80 }),
             authority: authority.as_str().to_owned(),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         })
@@ -389,4 +410,20 @@ pub(crate) fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ClientError
         ));
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_none_is_refused_and_not_taken_for_the_default() {
+        let port = |url: &str| Target::parse(url).map(|target| target.port).ok();
+        assert_eq!(port("http://h/"), Some(80));
+        assert_eq!(port("https://[::1]/"), Some(443));
+        assert_eq!(port("http://[::1]:8080/x"), Some(8080));
+        for wrong in ["http://h:65536/", "http://h:99999/", "http://h:0/", "http://h:/"] {
+            assert_eq!(port(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -31,6 +31,8 @@ const SOURCE: &str = "passport";
 const SUBJECTS: i64 = 4;
 const IN_FLIGHT_MAX: usize = 3;
 const ROWS_MAX: usize = 6;
+/// Each change is of two bytes, so this is what binds.
+const BYTES_MAX: usize = 10;
 /// Far more than all ticks together: a change that can be taken is never given up for its age.
 const AGE_MAX: Duration = Duration::from_secs(36_000);
 const BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(60) };
@@ -99,8 +101,17 @@ struct Lane {
     breaker: Breaker,
     chance: Chance,
     scanned: i64,
-    under_way: Vec<(Owed, bool)>,
+    under_way: Vec<UnderWay>,
     recording: Option<(Record, bool)>,
+    /// Nothing is sent before so many changes are settled.
+    sends_from: usize,
+}
+
+#[derive(Clone)]
+struct UnderWay {
+    owed: Owed,
+    is_probe: bool,
+    has_arrived: bool,
 }
 
 /// One consumer, as it is configured and what it has.
@@ -125,14 +136,16 @@ struct World {
     consumers: Vec<Consumer>,
 }
 
-fn lane() -> Lane {
+/// `sends_from`: see [`Lane`].
+fn lane(sends_from: usize) -> Lane {
     Lane {
-        window: Window::new(ROWS_MAX),
+        window: Window::new(ROWS_MAX, BYTES_MAX),
         breaker: Breaker::new(BACKOFF),
         chance: Chance::seeded(1),
         scanned: i64::MIN,
         under_way: Vec::new(),
         recording: None,
+        sends_from,
     }
 }
 
@@ -173,7 +186,7 @@ impl World {
             state,
             journal: Vec::new(),
             settled: 0,
-            lanes: vec![lane(), lane()],
+            lanes: vec![lane(0), lane(0)],
             consumers: vec![
                 consumer("every", Deliver::EveryChange),
                 consumer("latest", Deliver::Latest),
@@ -269,10 +282,14 @@ impl World {
     /// All that is in memory is gone; what is on its way may or may not arrive.
     fn crash(&mut self) {
         for (at, old) in self.lanes.iter_mut().enumerate() {
-            let gone = std::mem::replace(old, lane());
-            let on_their_way = gone.under_way.into_iter().filter(|(_, has_arrived)| !has_arrived);
-            let late = on_their_way.map(|(owed, _)| owed);
             let consumer = &mut self.consumers[at];
+            let sends_from = match consumer.settings.deliver {
+                Deliver::EveryChange => 0,
+                Deliver::Latest => self.journal.len(),
+            };
+            let gone = std::mem::replace(old, lane(sends_from));
+            let on_their_way = gone.under_way.into_iter().filter(|attempt| !attempt.has_arrived);
+            let late = on_their_way.map(|attempt| attempt.owed);
             if consumer.settings.deliver == Deliver::EveryChange {
                 consumer.late.extend(late);
             }
@@ -293,6 +310,9 @@ impl World {
     }
 
     fn fill(&mut self, at: usize) {
+        if self.settled < self.lanes[at].sends_from {
+            return;
+        }
         match self.lanes[at].breaker.passage(self.instant()) {
             Passage::Barred => {}
             Passage::Probe if self.lanes[at].breaker.prefers_fresh() => {
@@ -360,7 +380,7 @@ impl World {
             if is_probe {
                 lane.breaker.probe();
             }
-            lane.under_way.push((owed, false));
+            lane.under_way.push(UnderWay { owed, is_probe, has_arrived: false });
             assert!(lane.under_way.len() <= IN_FLIGHT_MAX, "no more than may be under way");
             return true;
         }
@@ -387,7 +407,7 @@ impl World {
             return;
         }
         let which = which % under_way;
-        let (owed, has_arrived) = self.lanes[at].under_way[which].clone();
+        let UnderWay { owed, is_probe, has_arrived } = self.lanes[at].under_way[which].clone();
         let arrives = matches!(
             answer,
             Answer::Accepts | Answer::AcceptsAndIsNotHeard | Answer::AcceptsAndIsSlow
@@ -396,7 +416,7 @@ impl World {
             self.arrive(at, &owed);
         }
         if matches!(answer, Answer::AcceptsAndIsSlow) {
-            self.lanes[at].under_way[which].1 = true;
+            self.lanes[at].under_way[which].has_arrived = true;
             return;
         }
         // What is given up for a sink that wants only the latest could come after a later one; it is
@@ -414,10 +434,10 @@ impl World {
             _ => passing(None),
         };
         self.lanes[at].under_way.swap_remove(which);
-        self.ended(at, &owed, &result);
+        self.ended(at, &owed, is_probe, &result);
     }
 
-    fn ended(&mut self, at: usize, owed: &Owed, result: &Result<(), Fault>) {
+    fn ended(&mut self, at: usize, owed: &Owed, is_probe: bool, result: &Result<(), Fault>) {
         let now = self.instant();
         let lane = &mut self.lanes[at];
         let outcome = match result {
@@ -428,7 +448,7 @@ impl World {
             Err(fault) => {
                 match fault {
                     Fault::Passing { retry_after, .. } => {
-                        lane.breaker.failed(now, *retry_after, &mut lane.chance);
+                        lane.breaker.failed(now, is_probe, *retry_after, &mut lane.chance);
                     }
                     Fault::Refused { .. } | Fault::Gone { .. } => lane.breaker.succeeded(),
                 }
@@ -510,6 +530,17 @@ fn first_arrivals(world: &World, at: usize) -> BTreeSet<i64> {
     seen
 }
 
+/// Of each subject nothing arrives behind a newer change, not even once more: whoever is told only the
+/// latest takes the last word for the truth.
+fn judge_last_words(world: &World, at: usize) {
+    let mut newest: BTreeMap<i64, i64> = BTreeMap::new();
+    for key in &world.consumers[at].arrived {
+        let subject = world.journal[usize::try_from(*key).unwrap() - 1].0.subject;
+        let before = newest.insert(subject, *key);
+        assert!(before <= Some(*key), "{key} came after {before:?}, which is newer");
+    }
+}
+
 /// Runs these steps, crashes, goes on, and judges.
 fn judge(steps: &[Step]) {
     let mut world = World::new();
@@ -530,6 +561,7 @@ fn judge(steps: &[Step]) {
     while !world.consumers[0].late.is_empty() {
         world.take(&Step::ArriveLate { lane: 0, which: 0 });
     }
+    judge_last_words(&world, 1);
     let (every, latest) = (first_arrivals(&world, 0), first_arrivals(&world, 1));
     let good: BTreeSet<i64> = world.of_nature(Nature::Good).map(|change| change.key).collect();
     assert_eq!(every, good, "all that can be taken has arrived, and nothing else");
@@ -631,4 +663,41 @@ fn a_change_that_fails_for_hours_holds_up_its_own_notification_and_no_other() {
     let arrived = first_arrivals(&world, 0);
     assert_eq!(arrived.into_iter().collect::<Vec<_>>(), [3, 4, 5, 7]);
     assert!(world.waiting() > 0, "the others wait behind it");
+}
+
+#[test]
+fn large_changes_of_one_notification_do_not_all_stand_in_memory() {
+    let mut world = World::new();
+    for _ in 0..20 {
+        world.take(&Step::Settle { subject: 1, nature: Nature::Good });
+    }
+    let mut window = Window::new(100, 10);
+    let rows = outbox::fresh(&world.state, "every", 0, 100).unwrap();
+    assert_eq!((rows.len(), rows[0].bytes()), (20, 2));
+    let mut rows = rows.into_iter();
+    let sent: Vec<_> =
+        rows.by_ref().take(5).filter_map(|row| window.take_fresh(row, false)).collect();
+    assert_eq!((sent.len(), window.room()), (1, 0), "ten bytes are in hand");
+    assert!(window.done(1, Some(Outcome::Delivered)).is_some());
+    assert_eq!(window.room(), 95, "eight bytes, and one row whose end is not recorded");
+    let waits = Outcome::Waits { due_at: epoch(), error: String::new() };
+    assert!(window.done(1, Some(waits)).is_none());
+    for row in rows {
+        assert!(window.room() > 0, "held rows stay in the file");
+        assert!(window.take_fresh(row, false).is_none());
+    }
+}
+
+#[test]
+fn a_sink_that_wants_only_the_latest_is_told_nothing_older_after_a_power_cut() {
+    let settle = || Step::Settle { subject: 1, nature: Nature::Good };
+    let send = || {
+        let answer = Step::Answer { lane: 1, which: 0, answer: Answer::Accepts };
+        [Step::Fill(1), answer, Step::HandOver(1), Step::Commit(1), Step::HearOfCommit(1)]
+    };
+    let mut steps = vec![settle(), settle()];
+    steps.extend(send());
+    steps.extend([Step::PowerCut, settle()]);
+    steps.extend(send());
+    judge(&steps);
 }

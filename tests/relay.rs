@@ -482,7 +482,7 @@ fn settled(source: &Arc<str>, dialect: &Dialect, at: Timestamp, body: &[u8]) -> 
     };
     receiptd::settle::settle(&connection, &[callback], &dialects, &[owed_to]).unwrap();
     let owed = outbox::fresh(&connection, "all", 0, usize::MAX).unwrap();
-    owed.into_iter().map(|owed| owed.change).collect()
+    owed.into_iter().map(|owed| Arc::unwrap_or_clone(owed.change)).collect()
 }
 
 #[test]

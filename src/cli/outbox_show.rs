@@ -111,7 +111,7 @@ fn with_events(
     for row in rows {
         let Some(owed) = reader.owed(&row)? else { continue };
         let sink = sinks.iter().find(|sink| *sink.name == row.sink);
-        let event = Event::new(owed, sink.is_some_and(|sink| sink.include_raw));
+        let event = Event::new(&owed, sink.is_some_and(|sink| sink.include_raw));
         let event = serde_json::from_slice(&event.structured()).unwrap_or_default();
         shown.push(Shown { row, event });
     }

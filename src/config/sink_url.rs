@@ -9,6 +9,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::report::{Checked, Found, Report};
 use super::section::quoted;
 use super::settings::Endpoint;
+use crate::client::{NotAPort, port};
 
 /// What a URL may begin with.
 pub(super) struct Scheme {
@@ -60,19 +61,15 @@ fn parse(text: &str, schemes: &[Scheme], login: &str) -> Result<Endpoint, Fault>
     let uri: Uri = text.parse().map_err(|_| whole())?;
     let authority = uri.authority().ok_or_else(whole)?;
     let host = authority.host();
-    // The library takes a port beyond 65535 for none.
-    let port = authority.as_str().strip_prefix(host).filter(|rest| !rest.is_empty());
+    let port = port(authority).map_err(|NotAPort| whole())?;
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let port = port.map(|rest| rest.strip_prefix(':').and_then(|port| port.parse::<u16>().ok()));
-    let is_port_wrong = matches!(port, Some(None | Some(0)));
-    let is_host_wrong = host.is_empty() || ServerName::try_from(host).is_err();
-    if is_port_wrong || is_host_wrong {
+    if host.is_empty() || ServerName::try_from(host).is_err() {
         return Err(whole());
     }
     Ok(Endpoint {
         is_tls: scheme.is_tls,
         host: host.to_owned(),
-        port: port.flatten().unwrap_or(scheme.port),
+        port: port.unwrap_or(scheme.port),
         path: decoded(uri.path().strip_prefix('/').unwrap_or("")).ok_or_else(whole)?,
     })
 }

@@ -86,10 +86,17 @@ impl Breaker {
         (self.failures, self.openings, self.until, self.is_probing) = (0, 0, None, false);
     }
 
-    /// It did not. `retry_after`: what it asked for itself.
-    pub fn failed(&mut self, now: Instant, retry_after: Option<Duration>, chance: &mut Chance) {
+    /// It did not. `is_probe`: this was the one change that was let pass. `retry_after`: what the sink
+    /// asked for itself.
+    pub fn failed(
+        &mut self,
+        now: Instant,
+        is_probe: bool,
+        retry_after: Option<Duration>,
+        chance: &mut Chance,
+    ) {
         self.failures = self.failures.saturating_add(1);
-        let is_probe = std::mem::take(&mut self.is_probing);
+        self.is_probing &= !is_probe;
         if self.until.is_some() && !is_probe {
             // What was under way when it opened says nothing new.
             return;
@@ -118,7 +125,7 @@ mod tests {
     fn a_few_failures_between_successes_do_not_open_it() {
         let (mut breaker, now, mut chance) = breaker();
         for _ in 0..3 {
-            (1..FAILURES_MAX).for_each(|_| breaker.failed(now, None, &mut chance));
+            (1..FAILURES_MAX).for_each(|_| breaker.failed(now, false, None, &mut chance));
             assert_eq!(breaker.passage(now), Passage::Free);
             breaker.succeeded();
         }
@@ -127,13 +134,13 @@ mod tests {
     #[test]
     fn failures_in_a_row_open_it_and_after_a_pause_one_change_is_let_pass() {
         let (mut breaker, now, mut chance) = breaker();
-        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, None, &mut chance));
+        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, false, None, &mut chance));
         let until = breaker.until().unwrap();
         assert!(until <= now + SECOND);
         assert_eq!(breaker.passage(now + SECOND), Passage::Probe);
         breaker.probe();
         assert_eq!(breaker.passage(now + SECOND), Passage::Barred, "one is enough");
-        breaker.failed(now + SECOND, None, &mut chance);
+        breaker.failed(now + SECOND, true, None, &mut chance);
         assert_eq!(breaker.passage(now + SECOND * 40), Passage::Probe);
         breaker.probe();
         breaker.succeeded();
@@ -144,9 +151,9 @@ mod tests {
     fn a_pause_that_the_sink_asks_for_is_kept_up_to_an_hour() {
         let (mut breaker, now, mut chance) = breaker();
         let mut fail = |breaker: &mut Breaker, asked| {
-            (0..FAILURES_MAX).for_each(|_| breaker.failed(now, Some(asked), &mut chance));
+            (0..FAILURES_MAX).for_each(|_| breaker.failed(now, false, Some(asked), &mut chance));
         };
-        breaker.failed(now, Some(SECOND * 90), &mut Chance::seeded(1));
+        breaker.failed(now, false, Some(SECOND * 90), &mut Chance::seeded(1));
         assert_eq!(breaker.passage(now), Passage::Free, "one change is not the sink");
         fail(&mut breaker, SECOND * 90);
         assert_eq!(breaker.passage(now + SECOND * 89), Passage::Barred);
@@ -159,21 +166,26 @@ mod tests {
     #[test]
     fn what_was_under_way_when_it_opened_does_not_make_the_pause_longer() {
         let (mut breaker, now, mut chance) = breaker();
-        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, None, &mut chance));
+        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, false, None, &mut chance));
         let until = breaker.until();
-        (0..64).for_each(|_| breaker.failed(now + SECOND, None, &mut chance));
+        (0..64).for_each(|_| breaker.failed(now + SECOND, false, None, &mut chance));
         assert_eq!(breaker.until(), until);
+        let probed = until.unwrap();
+        assert_eq!(breaker.passage(probed), Passage::Probe);
+        breaker.probe();
+        breaker.failed(probed, false, None, &mut chance);
+        assert_eq!(breaker.passage(probed), Passage::Barred, "the probe is still under way");
     }
 
     #[test]
     fn a_sink_that_was_away_for_long_is_tried_at_least_twice_a_minute() {
         let (mut breaker, mut now, mut chance) = breaker();
-        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, None, &mut chance));
+        (0..FAILURES_MAX).for_each(|_| breaker.failed(now, false, None, &mut chance));
         for _ in 0..100 {
             now += PAUSE_MAX;
             assert_eq!(breaker.passage(now), Passage::Probe);
             breaker.probe();
-            breaker.failed(now, None, &mut chance);
+            breaker.failed(now, true, None, &mut chance);
         }
     }
 }

@@ -22,7 +22,8 @@ use super::fault::Fault;
 use super::sink::Sink;
 use super::window::{Record, Window};
 use crate::clock::{Clock, Timestamp};
-use crate::config::settings;
+use crate::config::settings::{self, Deliver};
+use crate::journal::Journal;
 use crate::settle::{OnThread, Settled};
 use crate::sqlite;
 use crate::state::outbox::{self, Outcome, Owed};
@@ -30,6 +31,9 @@ use crate::telemetry::{AttemptOutcome, BreakerState, SinkMetrics};
 
 /// Rows in hand for each that may be under way: enough to find other subjects behind a busy one.
 const WINDOW_ROWS_PER_PLACE: usize = 16;
+
+/// Bytes in hand from which on no more is taken: what was read last comes on top.
+const WINDOW_BYTES_MAX: usize = 16 << 20;
 
 /// How long to wait before looking anyway.
 const LOOK: Duration = Duration::from_secs(1);
@@ -49,6 +53,8 @@ pub struct Dispatcher {
     pub on_thread: OnThread,
     /// How far it is settled.
     pub settled: Settled,
+    /// How far it could be.
+    pub journal: Journal,
     /// The time.
     pub clock: Clock,
     /// For pauses.
@@ -72,21 +78,33 @@ struct Run {
     generation: u64,
     /// The sink said that it is there no more.
     is_gone: bool,
+    /// Nothing is sent before the journal is settled up to here.
+    sends_from: i64,
+    /// When it was last looked up what is owed longest.
+    looked: Option<Instant>,
 }
 
 /// An attempt that has ended.
 struct Attempt {
     owed: Owed,
+    is_probe: bool,
     result: Result<(), Fault>,
     took: Duration,
 }
 
 enum Recorded {
-    Done,
+    Done(Written),
     /// The file could not be written; it may be later.
     Failed,
     /// The settling thread has ended.
     Ended,
+}
+
+/// Rows that are owed no more, and rows that were parked.
+#[derive(Default)]
+struct Written {
+    gone: usize,
+    parked: usize,
 }
 
 impl Dispatcher {
@@ -95,7 +113,7 @@ impl Dispatcher {
     pub async fn run(mut self) {
         let backoff = self.backoff();
         let mut run = Run {
-            window: Window::new(self.settings.in_flight_max * WINDOW_ROWS_PER_PLACE),
+            window: self.window(),
             breaker: Breaker::new(backoff),
             attempts: JoinSet::new(),
             recordings: JoinSet::new(),
@@ -103,6 +121,8 @@ impl Dispatcher {
             may_be_fresh: true,
             generation: self.settled.generation(),
             is_gone: false,
+            sends_from: self.sends_from(),
+            looked: None,
         };
         loop {
             let is_stopping = *self.stop.borrow();
@@ -110,7 +130,8 @@ impl Dispatcher {
                 return;
             }
             self.start_over_if_the_file_is_another(&mut run);
-            let wake = if is_stopping || run.is_gone {
+            let is_behind = self.settled.seq() < run.sends_from;
+            let wake = if is_stopping || run.is_gone || is_behind {
                 LOOK
             } else {
                 self.fill(&mut run).unwrap_or_else(|error| {
@@ -138,8 +159,22 @@ impl Dispatcher {
         }
     }
 
+    fn window(&self) -> Window {
+        Window::new(self.settings.in_flight_max * WINDOW_ROWS_PER_PLACE, WINDOW_BYTES_MAX)
+    }
+
     fn backoff(&self) -> Backoff {
         Backoff { min: self.settings.backoff_ms_min, max: self.settings.backoff_ms_max }
+    }
+
+    /// A state that fell back, in a power cut or because it was lost, settles again what it had. A sink
+    /// that wants only the latest is told nothing meanwhile: an older change, left out the first time,
+    /// would reach it behind the newer one that it has.
+    fn sends_from(&self) -> i64 {
+        match self.settings.deliver {
+            Deliver::EveryChange => i64::MIN,
+            Deliver::Latest => self.journal.progress().committed(),
+        }
     }
 
     /// A state file that was set aside took its outbox with it: what the new one owes is read from its
@@ -152,19 +187,23 @@ impl Dispatcher {
         let path = self.reader.path().map(std::path::PathBuf::from);
         let opened = path.map(|path| open_reader(&path));
         let Some(Ok(reader)) = opened else { return };
+        if let Ok((rows, parked)) = outbox::count(&reader, &self.settings.name) {
+            self.metrics.found(rows, parked);
+        }
         self.reader = reader;
         run.attempts.abort_all();
         run.recordings.abort_all();
         (run.attempts, run.recordings) = (JoinSet::new(), JoinSet::new());
-        run.window = Window::new(self.settings.in_flight_max * WINDOW_ROWS_PER_PLACE);
+        run.window = self.window();
         run.breaker.no_probe();
+        run.sends_from = self.sends_from();
         (run.scanned, run.may_be_fresh, run.generation) = (i64::MIN, true, generation);
     }
 
     /// Takes and starts as much as may be. Returns after which time to look again.
     fn fill(&mut self, run: &mut Run) -> rusqlite::Result<Duration> {
-        let now = Instant::now();
-        let passage = run.breaker.passage(now);
+        let (instant, now) = (Instant::now(), self.clock.now());
+        let passage = run.breaker.passage(instant);
         self.metrics.breaker(match passage {
             _ if run.breaker.until().is_none() && passage == Passage::Free => BreakerState::Closed,
             Passage::Barred if run.breaker.until().is_some() => BreakerState::Open,
@@ -174,33 +213,37 @@ impl Dispatcher {
             Passage::Barred => {}
             Passage::Probe if run.breaker.prefers_fresh() => {
                 if !self.take_fresh(run, true)? {
-                    self.take_due(run, true)?;
+                    self.take_due(run, now, true)?;
                 }
             }
             Passage::Probe => {
-                if !self.take_due(run, true)? {
+                if !self.take_due(run, now, true)? {
                     self.take_fresh(run, true)?;
                 }
             }
             Passage::Free => {
-                self.take_due(run, false)?;
+                self.take_due(run, now, false)?;
                 self.take_fresh(run, false)?;
             }
         }
-        self.metrics.oldest(outbox::oldest(&self.reader, &self.settings.name)?);
-        self.wake(run)
+        // It steps over whatever is parked before it: not worth it more often.
+        if run.looked.is_none_or(|looked| instant.duration_since(looked) >= LOOK) {
+            run.looked = Some(instant);
+            self.metrics.oldest(outbox::oldest(&self.reader, &self.settings.name)?);
+        }
+        self.wake(run, now)
     }
 
-    /// When there is something to do even if nothing happens.
-    fn wake(&self, run: &Run) -> rusqlite::Result<Duration> {
+    /// When there is something to do even if nothing happens. `now`: what was due then is on its way,
+    /// or there was no place for it, and is looked at when something has ended.
+    fn wake(&self, run: &Run, now: Timestamp) -> rusqlite::Result<Duration> {
         // Once the pause is over and there was nothing to try it with, it is no reason to hurry.
         if let Some(until) = run.breaker.until().filter(|until| *until > Instant::now()) {
             return Ok(until.saturating_duration_since(Instant::now()).min(RETRY_AFTER_MAX));
         }
-        let due = outbox::next_due(&self.reader, &self.settings.name)?;
-        let wait = due.map_or(LOOK, |due| since(self.clock.now(), due));
-        // A row that is due but in hand, or for which there is no place, is no reason to hurry.
-        Ok(wait.clamp(Duration::from_millis(5), LOOK))
+        let due = outbox::next_due(&self.reader, &self.settings.name, now)?;
+        let wait = due.map_or(LOOK, |due| since(now, due));
+        Ok(wait.clamp(Duration::from_millis(1), LOOK))
     }
 
     fn places(&self, run: &Run, is_probe: bool) -> usize {
@@ -209,14 +252,19 @@ impl Dispatcher {
     }
 
     /// Takes waiting rows that are due. Whether any was sent.
-    fn take_due(&mut self, run: &mut Run, is_probe: bool) -> rusqlite::Result<bool> {
+    fn take_due(
+        &mut self,
+        run: &mut Run,
+        now: Timestamp,
+        is_probe: bool,
+    ) -> rusqlite::Result<bool> {
         let places = self.places(run, is_probe).min(run.window.room());
         if places == 0 {
             return Ok(false);
         }
         // Those in hand are due too, until it is recorded what became of them.
         let rows_max = places + run.window.rows();
-        let rows = outbox::due(&self.reader, &self.settings.name, self.clock.now(), rows_max)?;
+        let rows = outbox::due(&self.reader, &self.settings.name, now, rows_max)?;
         let rows: Vec<Owed> =
             rows.into_iter().filter(|owed| !run.window.has(owed.change.key)).take(places).collect();
         let mut has_sent = false;
@@ -269,7 +317,7 @@ impl Dispatcher {
                 if is_probe {
                     run.breaker.probe();
                 }
-                self.attempt(run, owed);
+                self.attempt(run, owed, is_probe);
                 return true;
             }
             self.metrics.attempt(AttemptOutcome::Overtaken, None);
@@ -278,56 +326,53 @@ impl Dispatcher {
         false
     }
 
-    fn attempt(&self, run: &mut Run, owed: Owed) {
+    fn attempt(&self, run: &mut Run, owed: Owed, is_probe: bool) {
         let (sink, limit) = (Arc::clone(&self.sink), self.settings.attempt_ms_max);
         let include_raw = self.settings.include_raw;
         run.attempts.spawn(async move {
             let began = Instant::now();
-            let event = Event::new(owed.clone(), include_raw);
+            let event = Event::new(&owed, include_raw);
             let result = tokio::time::timeout(limit, sink.send(&event)).await;
             let result = result.unwrap_or_else(|_| Err(Fault::passing("no answer in time")));
-            Attempt { owed, result, took: began.elapsed() }
+            Attempt { owed, is_probe, result, took: began.elapsed() }
         });
     }
 
     fn ended(&mut self, run: &mut Run, ended: Result<Attempt, tokio::task::JoinError>) {
         // A sink that panics is a bug of ours; there is no telling which row it was about, and to go
         // on without it would stop its subject for ever.
-        let Attempt { owed, result, took } = match ended {
+        let attempt = match ended {
             Ok(attempt) => attempt,
             Err(error) if error.is_cancelled() => return,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let subject = owed.change.subject;
-        let outcome = match &result {
+        let (owed, took) = (&attempt.owed, attempt.took);
+        let outcome = match &attempt.result {
             Ok(()) => {
                 run.breaker.succeeded();
                 self.metrics.attempt(AttemptOutcome::Delivered, Some(took));
                 self.metrics.delivered(since(owed.change.received_at, self.clock.now()));
                 Some(Outcome::Delivered)
             }
-            Err(fault) => self.failed(run, &owed, fault, took),
+            Err(fault) => self.failed(run, &attempt, fault),
         };
-        if let Some(next) = run.window.done(subject, outcome)
+        if let Some(next) = run.window.done(owed.change.subject, outcome)
             && !run.is_gone
+            && !*self.stop.borrow()
         {
             self.send(run, next, false);
         }
     }
 
-    fn failed(
-        &mut self,
-        run: &mut Run,
-        owed: &Owed,
-        fault: &Fault,
-        took: Duration,
-    ) -> Option<Outcome> {
+    fn failed(&mut self, run: &mut Run, attempt: &Attempt, fault: &Fault) -> Option<Outcome> {
         let name = &*self.settings.name;
+        let (owed, took) = (&attempt.owed, attempt.took);
         let outcome = match fault {
             Fault::Passing { retry_after, .. } => {
                 self.metrics.attempt(AttemptOutcome::Passing, Some(took));
                 let was_free = run.breaker.passage(Instant::now()) == Passage::Free;
-                run.breaker.failed(Instant::now(), *retry_after, &mut self.chance);
+                let now = Instant::now();
+                run.breaker.failed(now, attempt.is_probe, *retry_after, &mut self.chance);
                 if was_free && run.breaker.until().is_some() {
                     tracing::warn!(
                         sink = name,
@@ -374,7 +419,7 @@ impl Dispatcher {
             let rows = Arc::clone(&handed);
             let done = on_thread.run_later(move |state| write(state, &sink, &rows, now)).await;
             let recorded = match done {
-                Some(Ok(())) => Recorded::Done,
+                Some(Ok(written)) => Recorded::Done(written),
                 Some(Err(error)) => {
                     tracing::debug!(%error, "the outbox cannot be written");
                     tokio::time::sleep(PAUSE).await;
@@ -393,14 +438,9 @@ impl Dispatcher {
         recorded: Result<(Record, Recorded), tokio::task::JoinError>,
     ) -> bool {
         match recorded {
-            Ok((record, Recorded::Done)) => {
-                let gone = |(_, outcome): &&(i64, Outcome)| {
-                    matches!(outcome, Outcome::Delivered | Outcome::Overtaken)
-                };
-                let parked =
-                    |(_, outcome): &&(i64, Outcome)| matches!(outcome, Outcome::Parked { .. });
-                self.metrics.gone(record.iter().filter(gone).count());
-                self.metrics.parked(record.iter().filter(parked).count());
+            Ok((_, Recorded::Done(written))) => {
+                self.metrics.gone(written.gone);
+                self.metrics.parked(written.parked);
                 run.window.recorded();
                 true
             }
@@ -447,18 +487,28 @@ fn since(from: Timestamp, to: Timestamp) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// Writes a record into the outbox, in one transaction.
+/// Writes a record into the outbox, in one transaction. What was discarded meanwhile is counted by
+/// whoever did that.
 fn write(
     state: &mut Connection,
     sink: &str,
     record: &Record,
     now: Timestamp,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Written> {
+    let mut written = Written::default();
     let transaction = sqlite::write_transaction(state)?;
     for (key, outcome) in record {
-        outbox::record(&transaction, sink, *key, outcome, now)?;
+        if !outbox::record(&transaction, sink, *key, outcome, now)? {
+            continue;
+        }
+        match outcome {
+            Outcome::Delivered | Outcome::Overtaken => written.gone += 1,
+            Outcome::Parked { .. } => written.parked += 1,
+            Outcome::Waits { .. } | Outcome::Held => {}
+        }
     }
-    transaction.commit()
+    transaction.commit()?;
+    Ok(written)
 }
 
 /// A connection to the state for reading the outbox.

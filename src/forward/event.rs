@@ -9,6 +9,8 @@
 //! | `time` | when the callback arrived |
 //! | `data` | JSON: the columns of the public table, what the status was before, and with `include_raw` the callback as it came |
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -30,11 +32,11 @@ pub const DATA: &str = "application/json";
 #[derive(Clone, Debug)]
 pub struct Event {
     /// The change.
-    pub change: Change,
+    pub change: Arc<Change>,
     /// The callback as it came, where the sink wants it.
     pub body: Option<Bytes>,
-    /// The data, with the callback in it if the sink includes that.
-    data: String,
+    /// The data with the callback in it, if the sink includes that.
+    data_with_raw: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -52,18 +54,16 @@ struct Structured<'a> {
 
 impl Event {
     /// The event of an owed change. `include_raw`: the callback becomes part of the data.
-    pub fn new(owed: Owed, include_raw: bool) -> Self {
-        let Owed { change, body, .. } = owed;
-        Self::of(change, body.map(Bytes::from), include_raw)
+    pub fn new(owed: &Owed, include_raw: bool) -> Self {
+        Self::of(Arc::clone(&owed.change), owed.body.clone(), include_raw)
     }
 
     /// The event of a change and the callback that brought it about.
-    pub fn of(change: Change, body: Option<Bytes>, include_raw: bool) -> Self {
-        let data = match &body {
-            Some(body) if include_raw => with_raw(&change.data, body),
-            _ => change.data.clone(),
-        };
-        Self { change, body, data }
+    pub fn of(change: impl Into<Arc<Change>>, body: Option<Bytes>, include_raw: bool) -> Self {
+        let change = change.into();
+        let raw = body.as_ref().filter(|_| include_raw);
+        let data_with_raw = raw.map(|body| with_raw(&change.data, body));
+        Self { change, body, data_with_raw }
     }
 
     /// 32 hexadecimal digits.
@@ -105,13 +105,13 @@ impl Event {
 
     /// The data: a JSON object.
     pub fn data(&self) -> &str {
-        &self.data
+        self.data_with_raw.as_deref().unwrap_or(&self.change.data)
     }
 
     /// The whole event as one JSON object, of media type [`STRUCTURED`].
     pub fn structured(&self) -> Vec<u8> {
         let (id, source) = (self.id(), self.source());
-        let data: &RawValue = serde_json::from_str(&self.data).expect("we wrote it as JSON");
+        let data: &RawValue = serde_json::from_str(self.data()).expect("we wrote it as JSON");
         let event = Structured {
             specversion: SPEC_VERSION,
             id: &id,

@@ -114,6 +114,7 @@ fn dispatcher(
         reader,
         on_thread: parts.on_thread.clone(),
         settled: parts.settled.clone(),
+        journal: parts.journal.clone(),
         clock: parts.clock.clone(),
         chance: Chance::new().map_err(|error| failed(&error))?,
         metrics: metrics(name),

@@ -19,6 +19,9 @@ pub type Record = Vec<(i64, Outcome)>;
 #[derive(Debug)]
 pub struct Window {
     rows_max: usize,
+    bytes_max: usize,
+    /// Of the rows in lines.
+    bytes: usize,
     /// Rows that are under way or wait behind one, by subject.
     lines: HashMap<i64, VecDeque<Owed>>,
     /// Keys of all rows in hand.
@@ -35,10 +38,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// Holds at most so many rows.
-    pub fn new(rows_max: usize) -> Self {
+    /// Holds at most so many rows, and takes no more once they are this large together.
+    pub fn new(rows_max: usize, bytes_max: usize) -> Self {
         Self {
             rows_max,
+            bytes_max,
+            bytes: 0,
             lines: HashMap::new(),
             in_hand: HashSet::new(),
             unrecorded: Vec::new(),
@@ -51,6 +56,9 @@ impl Window {
 
     /// How many more rows may be taken.
     pub fn room(&self) -> usize {
+        if self.bytes >= self.bytes_max {
+            return 0;
+        }
         self.rows_max.saturating_sub(self.in_hand.len())
     }
 
@@ -92,6 +100,7 @@ impl Window {
     }
 
     fn stand_in_line(&mut self, owed: Owed) -> Option<Owed> {
+        self.bytes += owed.bytes();
         let line = self.lines.entry(owed.change.subject).or_default();
         line.push_back(owed);
         let is_first = line.len() == 1;
@@ -106,10 +115,13 @@ impl Window {
         let mut line = self.lines.remove(&subject).unwrap_or_default();
         let first = line.pop_front()?;
         let key = first.change.key;
+        self.bytes -= first.bytes();
         match outcome {
             None => {
                 // Nothing is sent any more: nothing behind it either.
-                for owed in std::iter::once(first).chain(line) {
+                self.in_hand.remove(&key);
+                for owed in line {
+                    self.bytes -= owed.bytes();
                     self.in_hand.remove(&owed.change.key);
                 }
                 None
@@ -117,6 +129,7 @@ impl Window {
             Some(outcome @ Outcome::Waits { .. }) => {
                 self.note(key, subject, outcome);
                 for owed in line {
+                    self.bytes -= owed.bytes();
                     self.note(owed.change.key, subject, Outcome::Held);
                 }
                 None

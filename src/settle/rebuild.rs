@@ -100,11 +100,12 @@ fn owe_differences(building: &Path, old: &Path, owed_to: &[OwedTo]) -> Result<()
 fn owe_attached(state: &mut Connection, owed_to: &[OwedTo]) -> rusqlite::Result<()> {
     let transaction = sqlite::write_transaction(state)?;
     carry_outbox_over(&transaction)?;
+    let sinks = outbox::sinks(&transaction)?;
     for differing in differing(&transaction)? {
         let Some(change) = change_of(&transaction, &differing)? else { continue };
         let to: Vec<&OwedTo> = owed_to.iter().filter(|to| to.filter.matches(&change)).collect();
         if !to.is_empty() {
-            outbox::owe_instead(&transaction, &change, &to)?;
+            outbox::owe_instead(&transaction, &change, &to, &sinks)?;
         }
     }
     transaction.commit()
@@ -189,6 +190,7 @@ mod tests {
     use super::super::files::{Files, known};
     use super::*;
     use crate::change::Filter;
+    use crate::state::outbox::Outcome;
 
     #[test]
     fn a_rebuilt_state_is_in_the_place_and_of_the_mode_of_the_old_without_its_log() {
@@ -254,6 +256,33 @@ mod tests {
         assert_eq!(owed(&files), ["b sent", "c sent"]);
         rebuild_for_app(&files);
         assert_eq!(owed(&files), ["b sent", "c sent"], "and what is owed stays owed, once");
+    }
+
+    #[test]
+    fn what_a_replaced_change_held_up_is_let_go() {
+        let files = Files::settled(&["a"]);
+        let state = files.open().connection;
+        state.execute("UPDATE notification_row SET status = 'pending'", []).unwrap();
+        drop(state);
+        rebuild_for_app(&files);
+        // It failed, and what came since is held behind it.
+        let state = files.open().connection;
+        let rows = outbox::fresh(&state, "app", i64::MIN, 10).unwrap();
+        let [first] = rows.as_slice() else { panic!("{rows:?}") };
+        let (key, at) = (first.change.key, first.change.received_at);
+        let mut later = Change::clone(&first.change);
+        (later.key, later.id) = (key + 1, ChangeId([7; 16]));
+        outbox::owe(&state, &later, &[&app()[0]], None).unwrap();
+        let waits = Outcome::Waits { due_at: at.plus_seconds(600), error: "down".to_owned() };
+        outbox::record(&state, "app", key, &waits, at).unwrap();
+        outbox::record(&state, "app", key + 1, &Outcome::Held, at).unwrap();
+        state.execute("UPDATE notification_row SET status = 'created'", []).unwrap();
+        drop(state);
+        rebuild_for_app(&files);
+        assert_eq!(owed(&files), ["a sent"]);
+        let state = files.open().connection;
+        let due = outbox::due(&state, "app", at, 10).unwrap();
+        assert_eq!(due.iter().map(|owed| owed.change.key).collect::<Vec<_>>(), [key + 1]);
     }
 
     #[test]

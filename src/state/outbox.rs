@@ -15,6 +15,9 @@
 //! the latest. Queries name the index they need: without statistics SQLite prefers the primary key,
 //! and looks at every row that is owed for each one that leaves.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 use serde::{Deserialize, Serialize};
 
@@ -96,19 +99,26 @@ impl Standing {
     }
 }
 
-/// A change that is owed to a sink.
+/// A change that is owed to a sink. A clone shares what is large.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owed {
     /// The change.
-    pub change: Change,
+    pub change: Arc<Change>,
     /// The callback as it came, if a sink wants that.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Bytes>,
     /// How far it has got.
     pub standing: Standing,
     /// Attempts that failed.
     pub attempts: u32,
     /// Whether a newer change of the same kind and subject makes it needless.
     pub is_latest_only: bool,
+}
+
+impl Owed {
+    /// What of it takes memory, in bytes: its data and the callback.
+    pub fn bytes(&self) -> usize {
+        self.change.data.len() + self.body.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// What became of an attempt, or of a row without one.
@@ -179,14 +189,17 @@ pub fn owe(
 }
 
 /// The same for a change without a cause of its own, in the place of one with its key that is owed
-/// already: of a rebuild before this one.
+/// already: of a rebuild before this one. `sinks`: all that anything was owed to before. What that
+/// one held up is due at once.
 pub fn owe_instead(
     connection: &Connection,
     change: &Change,
     to: &[&OwedTo],
+    sinks: &[String],
 ) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM outbox_row WHERE key = ?1")?.execute([change.key])?;
-    connection.prepare_cached("DELETE FROM change_row WHERE key = ?1")?.execute([change.key])?;
+    for sink in sinks {
+        remove(connection, sink, change.key, change.received_at)?;
+    }
     owe(connection, change, to, None)
 }
 
@@ -221,8 +234,8 @@ pub(super) fn read_owed(row: &Row<'_>) -> rusqlite::Result<Owed> {
         data: row.get(11)?,
     };
     Ok(Owed {
-        change,
-        body: row.get(12)?,
+        change: Arc::new(change),
+        body: row.get::<_, Option<Vec<u8>>>(12)?.map(Bytes::from),
         standing: Standing::from_number(row.get(13)?),
         attempts: row.get(14)?,
         is_latest_only: row.get(15)?,
@@ -240,7 +253,7 @@ fn read_bounded(mut rows: Rows<'_>) -> rusqlite::Result<Vec<Owed>> {
     let (mut all, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
         let owed = read_owed(row)?;
-        bytes += owed.change.data.len() + owed.body.as_ref().map_or(0, Vec::len);
+        bytes += owed.bytes();
         all.push(owed);
         if bytes >= READ_BYTES_MAX {
             break;
@@ -271,7 +284,8 @@ pub fn due(
     rows_max: usize,
 ) -> rusqlite::Result<Vec<Owed>> {
     let mut statement = connection.prepare_cached(&format!(
-        "{OWED} WHERE o.sink = ?1 AND o.standing = 1 AND o.due_at <= ?2 ORDER BY o.due_at LIMIT ?3"
+        "{OWED} WHERE o.sink = ?1 AND o.standing = 1 AND o.due_at <= ?2
+         ORDER BY o.due_at, o.key LIMIT ?3"
     ))?;
     read_bounded(statement.query(params![sink, now.unix_micros(), limit(rows_max)])?)
 }
@@ -312,11 +326,18 @@ pub fn sinks(connection: &Connection) -> rusqlite::Result<Vec<String>> {
         .collect()
 }
 
-/// When the next waiting row of a sink is due.
-pub fn next_due(connection: &Connection, sink: &str) -> rusqlite::Result<Option<Timestamp>> {
+/// When the next waiting row of a sink is due that is not due at `now` yet.
+pub fn next_due(
+    connection: &Connection,
+    sink: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Timestamp>> {
     let micros: Option<i64> = connection
-        .prepare_cached("SELECT min(due_at) FROM outbox_row WHERE sink = ?1 AND standing = 1")?
-        .query_row([sink], |row| row.get(0))?;
+        .prepare_cached(
+            "SELECT min(due_at) FROM outbox_row
+             WHERE sink = ?1 AND standing = 1 AND due_at > ?2",
+        )?
+        .query_row(params![sink, now.unix_micros()], |row| row.get(0))?;
     Ok(micros.map(Timestamp::from_unix_micros))
 }
 
@@ -347,39 +368,48 @@ pub fn is_overtaken(connection: &Connection, sink: &str, owed: &Change) -> rusql
 }
 
 /// Writes down what became of a row. `now`: when whatever it held up is due. A row that is not there
-/// any more stays so. Within the caller's transaction, on the settling thread.
+/// any more, because somebody discarded it meanwhile, stays so: then this returns `false`. Within the
+/// caller's transaction, on the settling thread.
+///
+/// A row that failed waits, or is held if an earlier one of its subject waits: somebody may have
+/// retried one that was parked, and it goes first.
 pub fn record(
     connection: &Connection,
     sink: &str,
     key: i64,
     outcome: &Outcome,
     now: Timestamp,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
     match outcome {
         Outcome::Delivered | Outcome::Overtaken => remove(connection, sink, key, now),
         Outcome::Waits { due_at, error } => connection
             .prepare_cached(
-                "UPDATE outbox_row SET standing = 1, attempts = attempts + 1, due_at = ?3,
-                        error = ?4 WHERE sink = ?1 AND key = ?2",
+                "UPDATE outbox_row AS o SET attempts = attempts + 1, due_at = ?3, error = ?4,
+                    standing = 1 + EXISTS (
+                        SELECT 1 FROM outbox_row AS b INDEXED BY outbox_blocking
+                        WHERE b.sink = ?1 AND b.subject = o.subject AND b.key < ?2
+                            AND b.standing IN (1, 2)
+                    ) WHERE sink = ?1 AND key = ?2",
             )?
             .execute(params![sink, key, due_at.unix_micros(), error])
-            .map(drop),
+            .map(|rows| rows > 0),
         Outcome::Held => hold(connection, sink, key, now),
         Outcome::Parked { error } => {
-            connection
+            let rows = connection
                 .prepare_cached(
                     "UPDATE outbox_row SET standing = 3, attempts = attempts + 1, due_at = NULL,
                         error = ?3 WHERE sink = ?1 AND key = ?2",
                 )?
                 .execute(params![sink, key, error])?;
-            release(connection, sink, key, now)
+            release(connection, sink, key, now)?;
+            Ok(rows > 0)
         }
     }
 }
 
 /// Holds a fresh row behind the waiting one that it was found behind. If that is gone by now nobody
 /// would let it go, so it waits for nothing.
-fn hold(connection: &Connection, sink: &str, key: i64, now: Timestamp) -> rusqlite::Result<()> {
+fn hold(connection: &Connection, sink: &str, key: i64, now: Timestamp) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
             "UPDATE outbox_row AS o SET due_at = ?3, standing = 1 + EXISTS (
@@ -388,22 +418,22 @@ fn hold(connection: &Connection, sink: &str, key: i64, now: Timestamp) -> rusqli
              ) WHERE sink = ?1 AND key = ?2 AND standing = 0",
         )?
         .execute(params![sink, key, now.unix_micros()])
-        .map(drop)
+        .map(|rows| rows > 0)
 }
 
-/// Removes a row, and the change with the last of its rows.
+/// Removes a row, and the change with the last of its rows. Whether it was there.
 pub(super) fn remove(
     connection: &Connection,
     sink: &str,
     key: i64,
     now: Timestamp,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
     release(connection, sink, key, now)?;
     let removed = connection
         .prepare_cached("DELETE FROM outbox_row WHERE sink = ?1 AND key = ?2")?
         .execute(params![sink, key])?;
     if removed == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let was_last = connection
         .prepare_cached("DELETE FROM change_row WHERE key = ?1 AND owed <= 1")?
@@ -413,7 +443,7 @@ pub(super) fn remove(
             .prepare_cached("UPDATE change_row SET owed = owed - 1 WHERE key = ?1")?
             .execute([key])?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Lets the next row of the same subject go, unless another still waits before it.

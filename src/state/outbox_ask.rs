@@ -414,7 +414,7 @@ fn step(
     for row in rows.iter().filter(|row| order.verb.is_for(row)) {
         match order.verb {
             Verb::Retry => retry(connection, row, now)?,
-            Verb::Discard => remove(connection, &row.sink, row.key, now)?,
+            Verb::Discard => drop(remove(connection, &row.sink, row.key, now)?),
         }
         touched.count(row);
     }
@@ -474,6 +474,7 @@ pub fn discard_parked(
 mod tests {
     use super::*;
     use crate::change::{Change, ChangeId, Filter, OwedTo, What};
+    use crate::sqlite::open_in_memory;
     use crate::state::outbox::{self, Outcome, due};
     use crate::state::tables::SCHEMA;
 
@@ -545,7 +546,7 @@ mod tests {
 
     #[test]
     fn pages_neither_skip_nor_repeat_a_row_and_a_place_survives_being_text() {
-        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let connection = open_in_memory(&SCHEMA).unwrap();
         for key in 1..=1_200 {
             owe(&connection, key, &["app", "archive"]);
         }
@@ -565,7 +566,7 @@ mod tests {
 
     #[test]
     fn a_selection_is_by_sink_standing_age_error_and_either_id() {
-        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let connection = open_in_memory(&SCHEMA).unwrap();
         (1..=25).for_each(|key| owe(&connection, key, &["app", "archive"]));
         fail(&connection, 3, "answered 404", true);
         fail(&connection, 4, "answered 503", false);
@@ -585,7 +586,7 @@ mod tests {
 
     #[test]
     fn what_is_retried_goes_before_what_waits_of_its_subject() {
-        let mut connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let mut connection = open_in_memory(&SCHEMA).unwrap();
         [1, 11, 21].into_iter().for_each(|key| owe(&connection, key, &["app"]));
         fail(&connection, 1, "answered 404", true);
         fail(&connection, 11, "answered 404", true);
@@ -605,8 +606,39 @@ mod tests {
     }
 
     #[test]
+    fn what_fails_behind_one_that_is_retried_is_held_behind_it() {
+        let mut connection = open_in_memory(&SCHEMA).unwrap();
+        (0..3).for_each(|n| owe(&connection, 10 * n + 1, &["app"]));
+        fail(&connection, 1, "refused", true);
+        order(&mut connection, Verb::Retry, Selection::default());
+        fail(&connection, 11, "it was on its way", false);
+        let expected = [(1, Standing::Waiting), (11, Standing::Held), (21, Standing::Fresh)];
+        assert_eq!(standings(&connection), expected);
+        outbox::record(&connection, "app", 1, &Outcome::Delivered, at(6_000)).unwrap();
+        assert_eq!(standings(&connection)[0], (11, Standing::Waiting));
+    }
+
+    #[test]
+    fn what_became_of_a_row_that_somebody_discarded_meanwhile_is_not_counted_again() {
+        let mut connection = open_in_memory(&SCHEMA).unwrap();
+        owe(&connection, 1, &["app"]);
+        let touched = order(&mut connection, Verb::Discard, Selection::default());
+        assert_eq!(touched.rows(), 1);
+        let error = || "late".to_owned();
+        for outcome in [
+            Outcome::Delivered,
+            Outcome::Overtaken,
+            Outcome::Held,
+            Outcome::Waits { due_at: at(1), error: error() },
+            Outcome::Parked { error: error() },
+        ] {
+            assert!(!outbox::record(&connection, "app", 1, &outcome, at(0)).unwrap());
+        }
+    }
+
+    #[test]
     fn what_is_discarded_lets_go_what_it_held_and_takes_its_change_with_it() {
-        let mut connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let mut connection = open_in_memory(&SCHEMA).unwrap();
         owe(&connection, 1, &["app", "archive"]);
         owe(&connection, 11, &["app"]);
         fail(&connection, 1, "answered 503", false);
@@ -629,7 +661,7 @@ mod tests {
 
     #[test]
     fn no_transaction_is_longer_than_a_step() {
-        let mut connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let mut connection = open_in_memory(&SCHEMA).unwrap();
         let rows = 2 * i64::try_from(LOOK_ROWS_MAX).unwrap() + 1;
         (1..=rows).for_each(|key| owe(&connection, key, &["app"]));
         let order = Order { verb: Verb::Discard, selection: Selection::default() };
