@@ -141,7 +141,13 @@ impl Dispatcher {
             };
             self.record(&mut run);
             tokio::select! {
-                Some(ended) = run.attempts.join_next() => self.ended(&mut run, ended),
+                Some(ended) = run.attempts.join_next() => {
+                    self.ended(&mut run, ended);
+                    // All that have ended by now make room at once: the outbox is read for all of them.
+                    while let Some(ended) = run.attempts.try_join_next() {
+                        self.ended(&mut run, ended);
+                    }
+                }
                 Some(recorded) = run.recordings.join_next() => {
                     if !self.recorded(&mut run, recorded) {
                         return;

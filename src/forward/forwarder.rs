@@ -26,6 +26,9 @@ use crate::telemetry::SinkMetrics;
 /// How often it is noted how far a sink has had everything.
 const NOTE: Duration = Duration::from_secs(10);
 
+/// How far sending steps back where receiving wants the processor too, as a nice level.
+const NICE: i32 = 10;
+
 /// What a forwarder works with.
 pub struct Parts {
     /// The state file.
@@ -79,7 +82,10 @@ impl Forwarder {
         let names: Vec<Arc<str>> = sinks.iter().map(|sink| Arc::clone(&sink.name)).collect();
         let thread = std::thread::Builder::new()
             .name("forward".to_owned())
-            .spawn(move || runtime.block_on(run(dispatchers, parts, names)))
+            .spawn(move || {
+                step_back();
+                runtime.block_on(run(dispatchers, parts, names));
+            })
             .map_err(|error| format!("failed to start forwarding: {error}"))?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -132,6 +138,14 @@ fn warn_of_others(state: &Path, sinks: &[settings::Sink]) {
                 "changes are owed to a sink that is not configured; `receiptd outbox discard` drops them"
             );
         }
+    }
+}
+
+/// Of the calling thread only, as Linux has it. Where the whole process has stepped back further, or
+/// none may, nothing changes.
+fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "sending goes at the level of receiving");
     }
 }
 
