@@ -8,7 +8,9 @@
 //!
 //! How fast callbacks arrive does not tell by itself whether settling is in their way: senders that
 //! send so many a second send no more of them if it rests, and then resting only lets the state fall
-//! behind. So it is tried: a short rest now and then, while callbacks arrive fast.
+//! behind. So it is tried: a short rest now and then, while callbacks arrive fast. The beginning of it
+//! says nothing: what was settled last is still being checkpointed and sent to sinks. What gains
+//! nothing is tried less and less often.
 //!
 //! All speeds are measured, not configured, so a slow machine gives way sooner. Time comes in as an
 //! argument.
@@ -24,15 +26,21 @@ const FAST_SHARE: f64 = 0.4;
 /// Arrivals that grow by this when settling rests were held up by it.
 const GAIN_MIN: f64 = 1.2;
 
-/// How long settling rests to find that out, and how long what was found is believed.
-const TRIAL: Duration = Duration::from_millis(100);
-const BELIEVED: Duration = Duration::from_secs(2);
+/// How long settling rests to find that out, at most, and how much of the beginning does not count.
+const TRIAL: Duration = Duration::from_millis(250);
+const LEAD_IN: Duration = Duration::from_millis(50);
+
+/// How long what was found is believed; twice as long each time that nothing was gained, but no more
+/// than so many times.
+const BELIEVED: Duration = Duration::from_secs(1);
+const DOUBLINGS_MAX: u32 = 4;
 
 /// Resting time for each working time during a burst.
 const REST: u32 = 9;
 
-/// Arrivals are counted over at least this time.
+/// Arrivals are counted over at least this time; while settling rests, over at least the second.
 const WINDOW: Duration = Duration::from_millis(50);
+const WINDOW_RESTING: Duration = Duration::from_millis(100);
 
 /// Arrivals that fall to a fraction of this are a pause.
 const PAUSE: f64 = 4.0;
@@ -60,8 +68,10 @@ pub struct Pace {
     resting: Arrivals,
     /// When the last whole window of resting ended.
     rested: Option<Instant>,
-    /// Whether settling rests only to find out what that does.
-    is_trial: bool,
+    /// Set while settling rests only to find out what that does: since when.
+    trial: Option<Instant>,
+    /// Trials in a row that gained nothing.
+    in_vain: u32,
     /// Callbacks a second while settling works; unknown until it has.
     settling: Option<f64>,
     /// Set once giving way has lasted too long; until the burst is over.
@@ -78,11 +88,11 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    /// Whether that ends a window.
-    fn count(&mut self, callbacks: i64, time: Duration) -> bool {
+    /// Whether that ends a window of at least that length.
+    fn count(&mut self, window: Duration, callbacks: i64, time: Duration) -> bool {
         self.callbacks += callbacks;
         self.time += time;
-        if self.time < WINDOW {
+        if self.time < window {
             return false;
         }
         let rate = count(self.callbacks) / self.time.as_secs_f64();
@@ -108,7 +118,8 @@ impl Pace {
             working: Arrivals::default(),
             resting: Arrivals::default(),
             rested: None,
-            is_trial: false,
+            trial: None,
+            in_vain: 0,
             settling: None,
             is_exhausted: false,
         }
@@ -119,18 +130,28 @@ impl Pace {
         let time = now.saturating_duration_since(self.seen_at);
         let callbacks = committed - self.seen;
         (self.seen_at, self.seen) = (now, committed);
-        self.arriving.count(callbacks, time);
+        self.arriving.count(WINDOW, callbacks, time);
         match phase {
             Phase::Working => {
-                self.working.count(callbacks, time);
+                self.working.count(WINDOW, callbacks, time);
             }
-            Phase::Resting if self.resting.count(callbacks, time) => {
-                (self.rested, self.is_trial) = (Some(now), false);
-            }
-            Phase::Resting => {}
+            Phase::Resting => self.rested(now, callbacks, time),
         }
         if !self.is_fast() {
-            self.is_exhausted = false;
+            (self.is_exhausted, self.in_vain) = (false, 0);
+        }
+    }
+
+    fn rested(&mut self, now: Instant, callbacks: i64, time: Duration) {
+        let is_lead_in = |began| now.saturating_duration_since(began) <= LEAD_IN;
+        if self.trial.is_some_and(is_lead_in)
+            || !self.resting.count(WINDOW_RESTING, callbacks, time)
+        {
+            return;
+        }
+        self.rested = Some(now);
+        if self.trial.take().is_some() {
+            self.in_vain = if self.is_gain() { 0 } else { self.in_vain + 1 };
         }
     }
 
@@ -153,18 +174,23 @@ impl Pace {
         if self.is_exhausted {
             return Duration::ZERO;
         }
-        let is_known = self.rested.is_some_and(|at| now.saturating_duration_since(at) < BELIEVED);
-        if !is_known && !self.is_trial {
+        let believed = BELIEVED * (1 << self.in_vain.saturating_sub(1).min(DOUBLINGS_MAX));
+        let is_known = self.rested.is_some_and(|at| now.saturating_duration_since(at) < believed);
+        if !is_known && self.trial.is_none() {
             // What was found long ago has no weight beside what is found now.
-            (self.resting, self.is_trial) = (Arrivals::default(), true);
+            (self.resting, self.trial) = (Arrivals::default(), Some(now));
         }
-        if self.is_trial {
+        if self.trial.is_some() {
             TRIAL
-        } else if self.resting.rate() > self.working.rate() * GAIN_MIN {
+        } else if self.is_gain() {
             took * REST
         } else {
             Duration::ZERO
         }
+    }
+
+    fn is_gain(&self) -> bool {
+        self.resting.rate() > self.working.rate() * GAIN_MIN
     }
 
     fn is_fast(&self) -> bool {
@@ -203,7 +229,7 @@ mod tests {
             scene.pace.settled(400, TOOK);
             scene.pass(Phase::Working, working, 20);
             if scene.rest(NEVER) == TRIAL {
-                scene.pass(Phase::Resting, resting, 1);
+                scene.pass(Phase::Resting, resting, 3);
             }
             scene
         }
@@ -238,13 +264,31 @@ mod tests {
     fn arrivals_that_gain_nothing_by_it_are_not_waited_for_until_the_next_trial() {
         let mut scene = Scene::after_a_trial(30_000, 31_000);
         assert_eq!(scene.rest(NEVER), Duration::ZERO);
-        scene.pass(Phase::Working, 30_000, 39);
+        scene.pass(Phase::Working, 30_000, 19);
         assert_eq!(scene.rest(NEVER), Duration::ZERO);
         scene.pass(Phase::Working, 30_000, 1);
-        assert_eq!(scene.rest(NEVER), TRIAL, "what was found is believed for two seconds");
+        assert_eq!(scene.rest(NEVER), TRIAL, "what was found is believed for a second");
+        scene.pass(Phase::Resting, 31_000, 1);
+        assert_eq!(scene.rest(NEVER), TRIAL, "the beginning does not count");
+        scene.pass(Phase::Resting, 50_000, 1);
         assert_eq!(scene.rest(NEVER), TRIAL, "until a whole window has passed");
         scene.pass(Phase::Resting, 50_000, 1);
         assert_eq!(scene.rest(NEVER), TOOK * 9, "what was found before has no weight");
+    }
+
+    #[test]
+    fn what_gains_nothing_is_tried_less_and_less_often_until_the_burst_is_over() {
+        let mut scene = Scene::after_a_trial(30_000, 31_000);
+        for seconds in [1, 2, 4, 8, 16, 16] {
+            scene.pass(Phase::Working, 30_000, 20 * seconds - 1);
+            assert_eq!(scene.rest(NEVER), Duration::ZERO, "{seconds} s are not over");
+            scene.pass(Phase::Working, 30_000, 1);
+            assert_eq!(scene.rest(NEVER), TRIAL);
+            scene.pass(Phase::Resting, 31_000, 3);
+        }
+        scene.pass(Phase::Working, 0, 1);
+        scene.pass(Phase::Working, 30_000, 20);
+        assert_eq!(scene.rest(NEVER), TRIAL);
     }
 
     #[test]
@@ -265,7 +309,7 @@ mod tests {
     #[test]
     fn a_pause_ends_giving_way_at_once() {
         let mut scene = Scene::after_a_trial(30_000, 50_000);
-        scene.pass(Phase::Resting, 0, 1);
+        scene.pass(Phase::Resting, 0, 2);
         assert_eq!(scene.rest(NEVER), Duration::ZERO);
     }
 
@@ -292,9 +336,9 @@ mod tests {
     #[test]
     fn less_than_a_window_says_nothing_and_pieces_of_one_add_up() {
         let mut scene = Scene::after_a_trial(30_000, 50_000);
-        for _ in 0..2 {
+        for piece in [2, 3] {
             assert_eq!(scene.rest(NEVER), TOOK * 9);
-            scene.now += WINDOW / 2;
+            scene.now += WINDOW_RESTING * piece / 5;
             scene.pace.committed(scene.now, scene.seq, Phase::Resting);
         }
         assert_eq!(scene.rest(NEVER), Duration::ZERO);
@@ -303,7 +347,7 @@ mod tests {
     #[test]
     fn a_dip_is_no_pause_and_giving_way_goes_on() {
         let mut scene = Scene::after_a_trial(30_000, 60_000);
-        scene.pass(Phase::Resting, 16_000, 1);
+        scene.pass(Phase::Resting, 16_000, 2);
         assert_eq!(scene.rest(NEVER), TOOK * 9);
     }
 
