@@ -19,6 +19,7 @@ export RUSTC_BOOTSTRAP=1
 sanitizer=${FUZZ_SANITIZER:-address}
 scratch=${FUZZ_SCRATCH:-target/scratch}
 
+mkdir -p target
 for target; do
   cargo fuzz build --sanitizer "$sanitizer" "$target" 2> target/build.log ||
     { cat target/build.log >&2; exit 1; }
