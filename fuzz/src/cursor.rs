@@ -104,6 +104,8 @@ fn rfc3339(text: &str) -> Option<i64> {
     };
     let offset_minutes = if zone == "Z" {
         0
+    } else if zone.starts_with('Z') {
+        return None;
     } else {
         let at = 19 + zone_at;
         let (hours, minutes) = (number(at + 1, at + 3)?, number(at + 4, at + 6)?);
