@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::{
@@ -311,6 +313,22 @@ fn a_caller_that_hangs_up_right_after_sending_is_kept_all_the_same() {
         server.connect().send(post(PATH, TOKEN, receipt(&index.to_string())));
     }
     eventually("all of them are kept", || setup.callbacks() == 20);
+}
+
+#[test]
+fn a_caller_that_says_it_will_send_no_more_is_answered_all_the_same() {
+    let setup = Setup::new();
+    let server = setup.start();
+    for index in 0..20 {
+        let mut caller = TcpStream::connect(server.callbacks).unwrap();
+        caller.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        caller.write_all(post(PATH, TOKEN, receipt(&index.to_string())).as_ref()).unwrap();
+        caller.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 204 "), "{index}: {answer:?}");
+    }
+    assert_eq!(setup.callbacks(), 20);
 }
 
 #[test]

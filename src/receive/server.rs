@@ -177,6 +177,9 @@ where
         .timer(TokioTimer::new())
         // The sweep knows idle from slow; hyper's own limit does not.
         .header_read_timeout(None)
+        // Whoever has sent all it has to send, and says so, is waiting for the answer; and what has
+        // come whole is kept even if nobody waits any more.
+        .half_close(true)
         .max_buf_size(door.limits.header_bytes_max)
         .serve_connection(watched, service);
     let mut is_closing = false;
