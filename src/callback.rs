@@ -11,17 +11,45 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 
-/// One authentic POST as it came, with the place it has in the journal.
+/// One entry of the journal: an authentic POST as it came, or what its platform said when asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
     /// Position in the journal: grows by commit order, never used twice.
     pub seq: i64,
-    /// The source whose credentials it carried.
+    /// The source whose credentials it carried, or whose platform was asked.
     pub source: Arc<str>,
     /// When its body had arrived.
     pub received_at: Timestamp,
     /// The bytes of the body, untouched.
     pub body: Vec<u8>,
+    /// How it came to us: what its bytes mean depends on that.
+    pub origin: Origin,
+}
+
+/// How an entry of the journal came to us; the numbers are those of its column `origin`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Its sender posted it.
+    #[default]
+    CalledBack,
+    /// We asked its platform.
+    Polled,
+}
+
+impl Origin {
+    /// The number in the journal.
+    pub fn number(self) -> i64 {
+        match self {
+            Self::CalledBack => 0,
+            Self::Polled => 1,
+        }
+    }
+
+    /// The one of that number. No version of the journal that this program opens holds another; read
+    /// as a callback, such an entry would be unrecognised and stop nothing.
+    pub fn from_number(number: i64) -> Self {
+        if number == Self::Polled.number() { Self::Polled } else { Self::CalledBack }
+    }
 }
 
 /// What kind of news an event is; the words are those of the `history` table.
@@ -77,6 +105,15 @@ impl Fingerprint {
         let mut first = [0; 16];
         first.copy_from_slice(&digest[..16]);
         Self(first)
+    }
+
+    /// Of what a platform said when asked: lower than that of any callback, because the first half is
+    /// nought. Between two that are equal otherwise, the callback then stays.
+    pub fn of_polled(bytes: &[u8]) -> Self {
+        let Self(mut last) = Self::of(bytes);
+        last.copy_within(..8, 8);
+        last[..8].fill(0);
+        Self(last)
     }
 }
 

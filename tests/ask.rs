@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser};
-use receiptd::callback::Callback;
+use receiptd::callback::{Callback, Origin};
 use receiptd::cli::{Failure, explain, list, messages, show, stats, token, unrecognised};
 use receiptd::clock::Timestamp;
 use receiptd::journal::{self, SourceRow};
@@ -64,7 +64,13 @@ impl World {
             )
             .unwrap();
         let seq = self.journal.last_insert_rowid();
-        let callback = Callback { seq, source: Arc::from(source), received_at, body };
+        let callback = Callback {
+            seq,
+            source: Arc::from(source),
+            received_at,
+            body,
+            origin: Origin::CalledBack,
+        };
         settle(&self.state, &[callback], &self.dialects, &[]).unwrap();
         tables::set_cursor(&self.state, "journal", seq).unwrap();
         seq

@@ -90,11 +90,8 @@ impl Receiver {
     }
 
     fn take(&self, source: &str, body: &[u8]) -> i64 {
-        let entry = Entry {
-            source: Arc::from(source),
-            received_at: Clock::system().now(),
-            body: body.to_vec().into(),
-        };
+        let now = Clock::system().now();
+        let entry = Entry::called_back(Arc::from(source), now, body.to_vec().into());
         self.journal.append(entry).unwrap().blocking_recv().unwrap().unwrap()
     }
 

@@ -345,7 +345,7 @@ fn keep(db: &Path) -> Journal {
 
 fn append(journal: &Journal, source: &str, body: Vec<u8>) {
     let received_at = Clock::system().now();
-    let entry = Entry { source: Arc::from(source), received_at, body: body.into() };
+    let entry = Entry::called_back(Arc::from(source), received_at, body.into());
     journal.append(entry).unwrap().blocking_recv().unwrap().unwrap();
 }
 

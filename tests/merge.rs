@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 
 use proptest::prelude::*;
-use receiptd::callback::{Kind, News, Report};
+use receiptd::callback::{Kind, News, Origin, Report};
 use receiptd::clock::Timestamp;
 use receiptd::merge::Facts;
 use receiptd::provider::{self, Provider};
@@ -17,7 +17,11 @@ use sha2::{Digest, Sha256};
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 fn report(provider: Provider, body: &str) -> Report {
-    let mut reading = provider::read(&provider.into(), body.as_bytes());
+    report_from(provider, Origin::CalledBack, body)
+}
+
+fn report_from(provider: Provider, origin: Origin, body: &str) -> Report {
+    let mut reading = provider::read_entry(&provider.into(), origin, body.as_bytes());
     assert_eq!(reading.unrecognised, None, "{body}");
     match reading.events.pop().map(|event| event.news) {
         Some(News::Notification(report)) => *report,
@@ -43,10 +47,33 @@ fn joined(facts: impl IntoIterator<Item = Facts>) -> Facts {
 /// agree, tie and contradict each other.
 fn any_facts() -> impl Strategy<Value = Facts> {
     let received = prop::sample::select(vec!["2026-11-22T10:00:00Z", "2026-11-23T10:00:00Z"]);
-    let body =
+    let called_back =
         prop_oneof![6 => notify_receipt(), 3 => ajo_event(), 1 => complaint(), 1 => letter()];
-    (body, received)
-        .prop_map(|((provider, body), received)| Facts::of(report(provider, &body), at(received)))
+    let report = prop_oneof![
+        11 => called_back.prop_map(|(provider, body)| report(provider, &body)),
+        4 => answer().prop_map(|body| report_from(Provider::Notify, Origin::Polled, &body)),
+    ];
+    (report, received).prop_map(|(report, received)| Facts::of(report, at(received)))
+}
+
+/// What a platform says when it is asked, in either shape.
+fn answer() -> impl Strategy<Value = String> {
+    let status = prop::sample::select(WORDS.concat());
+    let times = (json(TIMES), json(TIMES), json(TIMES));
+    let texts = (json(TEXTS), json(TEXTS), json(TEXTS));
+    let shape = prop::sample::select(vec![
+        ("completed_at", "type", "email_address"),
+        ("updated_at", "notification_type", "to"),
+    ]);
+    (status, times, texts, shape).prop_map(
+        |(status, (version, sent, created), (reference, to, why), (at, kind, recipient))| {
+            format!(
+                r#"{{"id":"n","status":"{status}","{kind}":"sms","{recipient}":{to},"{at}":{version},
+                "reference":{reference},"sent_at":{sent},"created_at":{created},
+                "status_description":{why},"template":{{"id":{reference},"version":1}}}}"#
+            )
+        },
+    )
 }
 
 fn json(values: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
@@ -148,6 +175,56 @@ proptest! {
             a.clone().join(b.clone()).join(c.clone()),
             a.clone().join(b.clone().join(c.clone()))
         );
+    }
+}
+
+// --- what was asked for, against its rules -------------------------------------------------------
+
+/// A callback, and what the read API says of the same row: null for a version unless it is an end.
+fn told(origin: Origin, status: &str, version: Option<&str>) -> Facts {
+    let version = version.map_or("null".to_owned(), |at| format!("\"{at}\""));
+    let kind = if origin == Origin::Polled { "type" } else { "notification_type" };
+    let body = format!(
+        r#"{{"id": "n", "status": "{status}", "{kind}": "sms", "completed_at": {version}}}"#
+    );
+    Facts::of(report_from(Provider::Notify, origin, &body), at("2026-11-22T10:00:00Z"))
+}
+
+const EARLIER: &str = "2026-11-01T00:00:00.000000Z";
+const LATER: &str = "2026-11-01T00:00:00.000001Z";
+
+#[test]
+fn an_answer_without_a_version_undoes_no_callback_that_has_one() {
+    for called_back in WORDS.concat() {
+        let callback = told(Origin::CalledBack, called_back, Some(EARLIER));
+        for polled in WORDS.concat() {
+            let answer = told(Origin::Polled, polled, None);
+            assert_eq!(answer.join(callback.clone()), callback, "{polled} {called_back}");
+        }
+    }
+}
+
+#[test]
+fn the_later_of_a_callback_and_an_answer_wins_whatever_they_say() {
+    let (callback, answer) = (Origin::CalledBack, Origin::Polled);
+    for a in WORDS.concat() {
+        for b in WORDS.concat() {
+            for (first, second) in [(callback, answer), (answer, callback)] {
+                let (early, late) = (told(first, a, Some(EARLIER)), told(second, b, Some(LATER)));
+                assert_eq!(early.clone().join(late.clone()).standing, late.standing, "{a} {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_shows_what_a_callback_showed_is_no_news() {
+    for word in WORDS.concat() {
+        for version in [None, Some(EARLIER)] {
+            let callback = told(Origin::CalledBack, word, version);
+            let answer = told(Origin::Polled, word, version);
+            assert_eq!(callback.clone().join(answer), callback, "{word}");
+        }
     }
 }
 

@@ -471,6 +471,7 @@ fn settled(source: &Arc<str>, dialect: &Dialect, at: Timestamp, body: &[u8]) -> 
         source: Arc::clone(source),
         received_at: at,
         body: body.to_vec(),
+        origin: receiptd::callback::Origin::CalledBack,
     };
     let dialects = [(Arc::clone(source), dialect.clone())].into_iter().collect();
     let owed_to = OwedTo {

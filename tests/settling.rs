@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use receiptd::callback::Callback;
+use receiptd::callback::{Callback, Origin};
 use receiptd::change::{Filter, OwedTo, What};
 use receiptd::clock::{Clock, Timestamp};
 use receiptd::journal::{self, SourceRow};
@@ -52,6 +52,36 @@ fn fixtures() -> Vec<(Arc<str>, Vec<u8>)> {
     bodies
 }
 
+/// What the platforms say when asked, of the notifications and messages that the fixtures are about.
+fn answers() -> Vec<(Arc<str>, Origin, Vec<u8>)> {
+    let n = "740e5834-3a29-46b4-9a6f-16142fde533a";
+    let m = "b51f638b-4295-46e0-a06e-cd41eee7c33b";
+    let v2 = |status: &str, at: &str| {
+        format!(
+            r#"{{"id": "{n}", "status": "{status}", "type": "sms", "completed_at": {at}, "phone_number": "1", "template": {{"id": "t", "version": 2}}}}"#
+        )
+    };
+    let bodies = [
+        v2("sending", "null"),
+        v2("delivered", r#""2017-05-14T12:15:33.000000Z""#),
+        v2("permanent-failure", r#""2027-05-14T12:15:33.000000Z""#),
+        format!(
+            r#"{{"id": "{n}", "status": "sent", "notification_type": "sms", "updated_at": null}}"#
+        ),
+        format!(r#"{{"id": "{m}", "user_number": "1", "notify_number": "2", "content": "Hi"}}"#),
+        r#"{"id": "only-asked-for", "status": "delivered", "type": "email"}"#.to_owned(),
+        r#"{"notification_type": "sms", "source_number": "1"}"#.to_owned(),
+        "no answer".to_owned(),
+    ];
+    let sources = Provider::ALL.into_iter().filter(|provider| *provider != Provider::Ajo);
+    sources
+        .flat_map(|provider| {
+            let source: Arc<str> = Arc::from(provider.as_str());
+            bodies.clone().map(|body| (Arc::clone(&source), Origin::Polled, body.into_bytes()))
+        })
+        .collect()
+}
+
 fn sorted(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -65,22 +95,35 @@ fn dialects() -> HashMap<Arc<str>, Dialect> {
 
 /// A journal: bodies by chance, some of them several times, a second apart.
 fn journal_by_chance(chance: &mut Chance) -> Vec<Callback> {
-    let mut bodies = fixtures();
+    let mut bodies: Vec<_> = fixtures()
+        .into_iter()
+        .map(|(source, body)| (source, Origin::CalledBack, body))
+        .chain(answers())
+        .collect();
     let repeats: Vec<_> = (0..60).map(|_| bodies[chance.below(bodies.len())].clone()).collect();
     bodies.extend(repeats);
     chance.shuffle(&mut bodies);
-    in_order(bodies, at)
+    entries(bodies, at)
 }
 
+/// Callbacks of these bodies.
 fn in_order(
     bodies: Vec<(Arc<str>, Vec<u8>)>,
     received_at: impl Fn(usize) -> Timestamp,
 ) -> Vec<Callback> {
+    let called_back = |(source, body)| (source, Origin::CalledBack, body);
+    entries(bodies.into_iter().map(called_back).collect(), received_at)
+}
+
+fn entries(
+    bodies: Vec<(Arc<str>, Origin, Vec<u8>)>,
+    received_at: impl Fn(usize) -> Timestamp,
+) -> Vec<Callback> {
     (1..)
         .zip(bodies)
-        .map(|(seq, (source, body))| {
+        .map(|(seq, (source, origin, body))| {
             let received_at = received_at(usize::try_from(seq).unwrap());
-            Callback { seq, source, received_at, body }
+            Callback { seq, source, received_at, body, origin }
         })
         .collect()
 }
@@ -223,13 +266,13 @@ fn any_order_gives_the_same_state() {
     let mut chance = Chance::new();
     let mut callbacks: Vec<_> = journal_by_chance(&mut chance)
         .into_iter()
-        .map(|callback| (callback.source, callback.body))
+        .map(|callback| (callback.source, callback.origin, callback.body))
         .collect();
     // All in one second: when something arrived first is a fact of the order.
-    let expected = public(&settled(&in_order(callbacks.clone(), |_| at(0))));
+    let expected = public(&settled(&entries(callbacks.clone(), |_| at(0))));
     for _ in 0..CASES {
         chance.shuffle(&mut callbacks);
-        assert_eq!(public(&settled(&in_order(callbacks.clone(), |_| at(0)))), expected);
+        assert_eq!(public(&settled(&entries(callbacks.clone(), |_| at(0)))), expected);
     }
 }
 
@@ -323,9 +366,9 @@ impl Files {
         for (name, dialect) in dialects() {
             SourceRow { name: name.to_string(), dialect }.remember(&transaction).unwrap();
         }
-        for Callback { seq, source, received_at, body } in callbacks {
-            let row = params![seq, &**source, received_at.to_string(), body];
-            transaction.execute("INSERT INTO callback VALUES (?1, ?2, ?3, ?4)", row).unwrap();
+        for Callback { seq, source, received_at, body, origin } in callbacks {
+            let row = params![seq, &**source, received_at.to_string(), body, origin.number()];
+            transaction.execute("INSERT INTO callback VALUES (?1, ?2, ?3, ?4, ?5)", row).unwrap();
         }
         transaction.commit().unwrap();
     }
@@ -439,6 +482,7 @@ fn a_repeat_of_a_pruned_callback_is_still_a_duplicate() {
         source: Arc::clone(&source),
         received_at: at(second),
         body: body.clone(),
+        origin: Origin::CalledBack,
     };
     let files = Files::holding(&[callback(1, 1)]);
     files.prune(at(100), true);

@@ -174,7 +174,7 @@ async fn append_all(
         request.renew(&mut ids);
         let received_at: Timestamp = if n < count / 2 { old } else { now };
         let body = Bytes::copy_from_slice(request.body());
-        Entry { source: Arc::clone(&source), received_at, body }
+        Entry::called_back(Arc::clone(&source), received_at, body)
     };
     let mut written = 0;
     let mut batches = 0;

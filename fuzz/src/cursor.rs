@@ -14,14 +14,15 @@
 //! - a position is kept as it was given; a receive time that is none is an error.
 
 use data_encoding::BASE64URL_NOPAD;
+use receiptd::callback::{Callback, Origin};
 use receiptd::cli::pages::Moment;
 use receiptd::clock::Timestamp;
 use receiptd::journal::{self, reader};
 use receiptd::provider::{Dialect, Provider};
 use receiptd::settle::settle;
+use receiptd::sqlite;
 use receiptd::state::read::{Cursor, Filter, NotificationRow, Reader, Window};
 use receiptd::state::tables::{self, cursor, set_cursor};
-use receiptd::{callback::Callback, sqlite};
 use rusqlite::Connection;
 
 use super::oracle::{assert_instant, now};
@@ -196,7 +197,7 @@ impl Places {
     fn check_rows(&mut self, text: &str, seq: i64) {
         set_cursor(&self.state, text, seq).unwrap();
         assert_eq!(cursor(&self.state).unwrap(), (Some(text.to_owned()), seq));
-        let insert = "INSERT INTO callback VALUES (?1, 'one', ?2, x'00')";
+        let insert = "INSERT INTO callback VALUES (?1, 'one', ?2, x'00', 0)";
         self.journal.connection().execute(insert, (seq, text)).unwrap();
         assert_found(&mut self.journal, text, seq);
         self.journal.connection().execute_batch("DELETE FROM callback").unwrap();
@@ -228,6 +229,7 @@ fn callbacks() -> Vec<Callback> {
         source: "one".into(),
         received_at: now().plus_seconds((seq - ROWS) * 3_600),
         body: format!(r#"{{"id":"n{seq}","status":"sent","notification_type":"sms"}}"#).into(),
+        origin: Origin::CalledBack,
     };
     (1..=ROWS).map(callback).collect()
 }

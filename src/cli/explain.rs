@@ -10,7 +10,7 @@ use super::flags::ConfigFlags;
 use super::output::{self, moment, plain};
 use super::show::{Format, not_found};
 use super::verdict::{Line, Told, Verdict, judge};
-use crate::callback::{News, Report};
+use crate::callback::{Callback, News, Report};
 use crate::journal;
 use crate::provider::{self, Dialect};
 use crate::state::read::{HistoryLine, NotificationRow, Reader};
@@ -93,7 +93,7 @@ fn explain(
     for (seq, lines) in callbacks {
         match journal.at(seq)? {
             None => told.extend(lines.into_iter().map(Told::Pruned)),
-            Some(callback) => told.extend(read_again(dialect, &callback.body, id, lines)),
+            Some(callback) => told.extend(read_again(dialect, &callback, id, lines)),
         }
     }
     Ok(judge(told, status.as_deref(), *completed_at))
@@ -103,11 +103,12 @@ fn explain(
 /// callback come in no certain order, so an event takes the line that says the same.
 fn read_again(
     dialect: Option<&Dialect>,
-    body: &[u8],
+    Callback { origin, body, .. }: &Callback,
     id: &str,
     mut lines: Vec<HistoryLine>,
 ) -> Vec<Told> {
-    let events = dialect.map(|dialect| provider::read(dialect, body).events).unwrap_or_default();
+    let reading = dialect.map(|dialect| provider::read_entry(dialect, *origin, body));
+    let events = reading.map(|reading| reading.events).unwrap_or_default();
     let mut told = Vec::new();
     for event in events {
         let fingerprint = event.fingerprint;

@@ -95,11 +95,8 @@ async fn append(
     for some in fixtures.chunks(IN_FLIGHT_MAX) {
         let mut waiting = Vec::with_capacity(some.len());
         for fixture in some {
-            let entry = Entry {
-                source: Arc::clone(&source),
-                received_at: clock.now(),
-                body: Bytes::copy_from_slice(&fixture.body),
-            };
+            let body = Bytes::copy_from_slice(&fixture.body);
+            let entry = Entry::called_back(Arc::clone(&source), clock.now(), body);
             waiting.push(journal.append(entry).map_err(refused)?);
         }
         for told in waiting {

@@ -1,4 +1,5 @@
-//! The journal: every authentic callback, as it came, in the order of commit. The truth.
+//! The journal: every authentic callback, as it came, in the order of commit, and between them what
+//! platforms said when asked. The truth.
 //!
 //! One append-only table, one writing thread on the file's only read-write connection. The thread
 //! takes whatever waits (bounded), commits once with `synchronous=FULL`, and only then are all of
@@ -20,6 +21,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::callback::Origin;
 use crate::clock::Timestamp;
 
 mod gather;
@@ -45,12 +47,21 @@ use queue::Queue;
 /// A callback on its way into the journal.
 #[derive(Debug)]
 pub struct Entry {
-    /// The source whose credentials it carried.
+    /// The source whose credentials it carried, or whose platform was asked.
     pub source: Arc<str>,
     /// When its body had arrived.
     pub received_at: Timestamp,
     /// The bytes of the body.
     pub body: Bytes,
+    /// How it came to us.
+    pub origin: Origin,
+}
+
+impl Entry {
+    /// An authentic POST.
+    pub fn called_back(source: Arc<str>, received_at: Timestamp, body: Bytes) -> Self {
+        Self { source, received_at, body, origin: Origin::CalledBack }
+    }
 }
 
 /// Why a callback was not kept. All of them are answered 503: the sender has it and tries again.

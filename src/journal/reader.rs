@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::callback::Callback;
+use crate::callback::{Callback, Origin};
 use crate::provider::Dialect;
 use crate::sqlite::{self, Access, OpenError};
 
@@ -17,7 +17,18 @@ use super::schema::{self, SCHEMA, SourceRow};
 pub struct Reader {
     connection: Connection,
     names: HashMap<String, Arc<str>>,
+    /// What is selected of an entry.
+    columns: &'static str,
 }
+
+/// In the order of [`read_row`].
+const COLUMNS: &str = "seq, source, received_at, body, origin";
+
+/// Of a journal that no writer of this version has opened yet: it holds callbacks alone.
+const COLUMNS_BEFORE_ORIGIN: &str = "seq, source, received_at, body, 0";
+
+/// The version of the file since which an entry says where it came from.
+const ORIGIN_SINCE: i64 = 3;
 
 impl Reader {
     /// Opens the journal at `path`, which must exist.
@@ -27,7 +38,12 @@ impl Reader {
 
     /// Reads through `connection`, which has the journal's tables.
     pub fn over(connection: Connection) -> Self {
-        Self { connection, names: HashMap::new() }
+        // If it cannot be told, the first question fails and says why.
+        let version: rusqlite::Result<i64> =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0));
+        let is_before = version.is_ok_and(|version| version < ORIGIN_SINCE);
+        let columns = if is_before { COLUMNS_BEFORE_ORIGIN } else { COLUMNS };
+        Self { connection, names: HashMap::new(), columns }
     }
 
     /// Up to `callbacks_max` callbacks after `seq`, and not after `through`, in order; fewer if
@@ -39,10 +55,11 @@ impl Reader {
         callbacks_max: usize,
         bytes_max: usize,
     ) -> rusqlite::Result<Vec<Callback>> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT seq, source, received_at, body FROM callback
-             WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
-        )?;
+        let columns = self.columns;
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {columns} FROM callback
+             WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+        ))?;
         let limit = i64::try_from(callbacks_max).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![seq, through, limit])?;
         let mut callbacks = Vec::new();
@@ -60,9 +77,10 @@ impl Reader {
 
     /// The callback at `seq`, unless it was pruned.
     pub fn at(&mut self, seq: i64) -> rusqlite::Result<Option<Callback>> {
+        let columns = self.columns;
         let mut statement = self
             .connection
-            .prepare_cached("SELECT seq, source, received_at, body FROM callback WHERE seq = ?1")?;
+            .prepare_cached(&format!("SELECT {columns} FROM callback WHERE seq = ?1"))?;
         statement.query_row([seq], |row| read_row(row, &mut self.names)).optional()
     }
 
@@ -115,5 +133,36 @@ fn read_row(row: &Row<'_>, names: &mut HashMap<String, Arc<str>>) -> rusqlite::R
     let received_at = row.get_ref(2)?.as_str()?.parse().map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error))
     })?;
-    Ok(Callback { seq: row.get(0)?, source, received_at, body: row.get(3)? })
+    let origin = Origin::from_number(row.get(4)?);
+    Ok(Callback { seq: row.get(0)?, source, received_at, body: row.get(3)?, origin })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::{Durability, Schema};
+
+    const NOW: &str = "2026-11-22T10:00:00.000000Z";
+
+    #[test]
+    fn a_journal_of_before_there_were_answers_holds_callbacks_and_goes_on_holding_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.callbacks.db");
+        let write = Access::Write(Durability::Normal);
+        let before = Schema { migrations: &SCHEMA.migrations[..2], ..SCHEMA };
+        let writer = sqlite::open(&path, &before, write).unwrap();
+        let row = (1, "gc", NOW, &b"{}"[..]);
+        writer.execute("INSERT INTO callback VALUES (?1, ?2, ?3, ?4)", row).unwrap();
+        drop(writer);
+        let read = || Reader::open(&path).unwrap().after(0, i64::MAX, 10, 100).unwrap();
+        let old = read();
+        assert_eq!((old.len(), old[0].origin), (1, Origin::CalledBack));
+        let writer = sqlite::open(&path, &SCHEMA, write).unwrap();
+        let row = (2, "gc", NOW, &b"{}"[..], Origin::Polled.number());
+        writer.execute("INSERT INTO callback VALUES (?1, ?2, ?3, ?4, ?5)", row).unwrap();
+        let origins: Vec<_> = read().into_iter().map(|entry| entry.origin).collect();
+        assert_eq!(origins, [Origin::CalledBack, Origin::Polled]);
+        let at = Reader::open(&path).unwrap().at(2).unwrap().unwrap();
+        assert_eq!(at.origin, Origin::Polled);
+    }
 }

@@ -10,6 +10,7 @@ use crate::state;
 /// The journal file. `callback` is public and stable; the rest is ours:
 ///
 /// - `identity`: which journal this is, and up to where callbacks were pruned;
+/// - `upstream`: down to which point each source's platform was last asked for everything;
 /// - `source`: how the callbacks of each source were last configured to be read, so that the
 ///   journal can be settled without the configuration;
 /// - `sink`: up to where each sink is owed nothing, because it was not configured then or has had it;
@@ -50,6 +51,14 @@ pub const SCHEMA: Schema = Schema {
         "CREATE TABLE sink (
             name TEXT PRIMARY KEY,
             since INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;",
+        // A column at the end with a constant default costs one row of the schema, however large the
+        // table is; a CHECK would read all of it.
+        "ALTER TABLE callback ADD COLUMN origin INTEGER NOT NULL DEFAULT 0;
+        CREATE TABLE upstream (
+            source TEXT PRIMARY KEY,
+            point TEXT NOT NULL,
+            swept_at TEXT NOT NULL
         ) STRICT, WITHOUT ROWID;",
     ],
 };

@@ -303,10 +303,15 @@ fn append(connection: &Connection, callbacks: &[Waiting]) -> rusqlite::Result<i6
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
     {
         let mut insert = connection.prepare_cached(
-            "INSERT INTO callback (source, received_at, body) VALUES (?1, ?2, ?3)",
+            "INSERT INTO callback (source, received_at, body, origin) VALUES (?1, ?2, ?3, ?4)",
         )?;
         for Waiting { entry, .. } in callbacks {
-            insert.execute(params![&*entry.source, entry.received_at.to_string(), &*entry.body])?;
+            insert.execute(params![
+                &*entry.source,
+                entry.received_at.to_string(),
+                &*entry.body,
+                entry.origin.number(),
+            ])?;
         }
     }
     let last = connection.last_insert_rowid();

@@ -6,20 +6,23 @@
 //! read can do no harm. A reason names keys and shapes, never values: it may be logged.
 //!
 //! One parser serves the Notify family ([`notify`]): its platforms differ in their keys, and a
-//! receipt is read by its keys alone. Adobe Journey Optimizer has its own ([`ajo`]). A further
-//! sender is one file here, one arm in [`read`], one fixture folder.
+//! receipt is read by its keys alone. What these platforms say when they are asked has other keys
+//! and is read by [`polled`]. Adobe Journey Optimizer has its own ([`ajo`]). A further sender is one
+//! file here, one arm in [`read`], one fixture folder.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::callback::Event;
+use crate::callback::{Event, Origin};
 
 mod json;
 
 pub mod notify;
 
 mod signature;
+
+pub mod polled;
 
 pub mod ajo;
 
@@ -135,6 +138,14 @@ pub fn read(dialect: &Dialect, body: &[u8]) -> Reading {
     match dialect.provider {
         Provider::Ajo => ajo::read(dialect, body),
         _ => notify::read(body),
+    }
+}
+
+/// Reads the body of one entry of the journal, by how it came to us.
+pub fn read_entry(dialect: &Dialect, origin: Origin, body: &[u8]) -> Reading {
+    match origin {
+        Origin::CalledBack => read(dialect, body),
+        Origin::Polled => polled::read(body),
     }
 }
 

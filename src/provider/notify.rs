@@ -87,7 +87,7 @@ fn receipt(object: &Object<'_>, fingerprint: Fingerprint) -> Result<Report, Prob
 
 /// The order of statuses between receipts of one version. A word that is not listed ranks with
 /// `sent`: above what is still under way, below every known end.
-fn rank(status: &str) -> u8 {
+pub(super) fn rank(status: &str) -> u8 {
     known_rank(status).unwrap_or(SENT)
 }
 
@@ -110,6 +110,26 @@ fn known_rank(status: &str) -> Option<u8> {
         _ => return None,
     })
 }
+
+/// The words after which no more is to be waited for. `sent` is one where a carrier abroad tells
+/// nothing back; `received` is what the read API calls a letter that was delivered. Moves between them
+/// are still possible.
+pub const ENDS: [&str; 14] = [
+    "sent",
+    "delivered",
+    "received",
+    "failed",
+    "temporary-failure",
+    "permanent-failure",
+    "technical-failure",
+    "provider-failure",
+    "validation-failure",
+    "validation-failed",
+    "virus-scan-failed",
+    "pii-check-failed",
+    "cancelled",
+    "returned-letter",
+];
 
 /// Whether this is a status word that some platform of the family is known to use. The others are
 /// kept as sent, and counted, because somebody should look at them.
@@ -162,7 +182,7 @@ fn identity(object: &Object<'_>) -> Identity {
 }
 
 /// The first of these that is there: platforms name the same thing differently.
-fn first_text(object: &Object<'_>, keys: [&str; 2]) -> Option<String> {
+pub(super) fn first_text(object: &Object<'_>, keys: [&str; 2]) -> Option<String> {
     keys.into_iter().find_map(|key| object.text(key))
 }
 

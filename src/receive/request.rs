@@ -146,7 +146,7 @@ impl FrontDoor {
             return Answer::Kept;
         }
         let source = Arc::clone(&route.source);
-        let entry = Entry { source, received_at: self.clock.now(), body };
+        let entry = Entry::called_back(source, self.clock.now(), body);
         match self.keeper.keep(entry).await {
             Ok(()) => Answer::Kept,
             Err(NotKept::Late) => {

@@ -193,7 +193,7 @@ impl Relay {
     }
 
     async fn send(&self, entry: Entry, deadline: Instant) -> Result<(), NotPassedOn> {
-        let Entry { source, received_at, body } = entry;
+        let Entry { source, received_at, body, .. } = entry;
         let dialects = Arc::clone(&self.dialects.read().unwrap_or_else(PoisonError::into_inner));
         // A source that a reload has just taken away; it would be a 404 by now.
         let dialect = dialects.get(&source).ok_or(NotPassedOn::NoSink)?;

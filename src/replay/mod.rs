@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::callback::Callback;
+use crate::callback::{Callback, Origin};
 use crate::clock::Timestamp;
 use crate::provider::Dialect;
 use crate::sqlite::{self, OpenError};
@@ -129,6 +129,7 @@ impl Offline {
                 source: Arc::clone(&self.source),
                 received_at,
                 body: fixture.body.clone(),
+                origin: Origin::CalledBack,
             })
             .collect()
     }

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::batch::{PANICKED, Read, Tally, read_one};
-use crate::callback::{Event, News};
+use crate::callback::{Event, News, Origin};
 use crate::change::{Cause, Change};
 use crate::clock::Timestamp;
 use crate::merge::Facts;
@@ -31,7 +31,7 @@ pub struct Alone {
 
 /// What the body of an authentic callback of that source says by itself.
 pub fn alone(source: &Arc<str>, dialect: &Dialect, at: Timestamp, body: &[u8]) -> Alone {
-    alone_by(source, (dialect, provider::read), at, body)
+    alone_by(source, (dialect, provider::read_entry), at, body)
 }
 
 fn alone_by(
@@ -42,7 +42,7 @@ fn alone_by(
 ) -> Alone {
     let understood = catch_unwind(AssertUnwindSafe(|| {
         let mut tally = Tally::default();
-        let reading = read_one((source, body), Some(dialect), read, &mut tally);
+        let reading = read_one((source, Origin::CalledBack, body), Some(dialect), read, &mut tally);
         changes(source, at, body, reading, tally)
     }));
     understood.unwrap_or_else(|_| {
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_callback_whose_reading_panics_is_unrecognised() {
-        let panics: Read = |_, _| panic!("boom");
+        let panics: Read = |_, _, _| panic!("boom");
         let dialect = Provider::Notify.into();
         let Alone { changes, tally } = alone_by(&Arc::from("s"), (&dialect, panics), at(), b"x");
         assert_eq!((changes.len(), tally.panics), (1, 1));

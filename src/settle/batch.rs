@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::callback::{Callback, Event, Fingerprint, Kind, News, Report};
+use crate::callback::{Callback, Event, Fingerprint, Kind, News, Origin, Report};
 use crate::change::{Cause, Change, OwedTo};
 use crate::clock::Timestamp;
 use crate::merge::Facts;
@@ -104,14 +104,14 @@ pub fn settle(
     dialects: &HashMap<Arc<str>, Dialect>,
     owed_to: &[OwedTo],
 ) -> rusqlite::Result<Tally> {
-    settle_guarded(connection, callbacks, (dialects, provider::read), owed_to)
+    settle_guarded(connection, callbacks, (dialects, provider::read_entry), owed_to)
 }
 
 /// The reason of a callback that is unrecognised because reading it panicked.
 pub(super) const PANICKED: &str = "settling it panicked: a bug in receiptd";
 
 /// How a body is read; a test puts a reader that panics in its place.
-pub(super) type Read = fn(&Dialect, &[u8]) -> Reading;
+pub(super) type Read = fn(&Dialect, Origin, &[u8]) -> Reading;
 
 fn settle_guarded(
     connection: &Connection,
@@ -155,8 +155,9 @@ fn understand<'o>(
     let (mut rows, mut tally) = (Rows::new(owed_to), Tally::default());
     let mut placed = Vec::with_capacity(callbacks.len());
     for callback in callbacks {
-        let (source, dialect) = (&callback.source, dialects.get(&callback.source));
-        let reading = read_one((source, &callback.body), dialect, read, &mut tally);
+        let dialect = dialects.get(&callback.source);
+        let entry = (&callback.source, callback.origin, &*callback.body);
+        let reading = read_one(entry, dialect, read, &mut tally);
         if let Some(reason) = reading.unrecognised {
             *tally.unrecognised.entry(Arc::clone(&callback.source)).or_default() += 1;
             rows.add_unrecognised(callback, reason.into_owned(), reading.events.len());
@@ -180,9 +181,9 @@ fn understand<'o>(
     Ok((rows, tally))
 }
 
-/// Reads a body of that source, and counts the words that nobody knows.
+/// Reads a body of that source and origin, and counts the words that nobody knows.
 pub(super) fn read_one(
-    (source, body): (&Arc<str>, &[u8]),
+    (source, origin, body): (&Arc<str>, Origin, &[u8]),
     dialect: Option<&Dialect>,
     read: Read,
     tally: &mut Tally,
@@ -190,7 +191,7 @@ pub(super) fn read_one(
     let Some(dialect) = dialect else {
         return Reading::unrecognised("the journal does not say which provider this source is");
     };
-    let reading = read(dialect, body);
+    let reading = read(dialect, origin, body);
     if dialect.provider != Provider::Ajo {
         let unknown = reading.events.iter().filter(|event| has_unknown_status(event)).count();
         if unknown > 0 {
@@ -368,7 +369,7 @@ impl<'o> Rows<'o> {
 
     /// `events`: how many of the callback's were understood; what was not comes after them.
     fn add_unrecognised(&mut self, callback: &Callback, reason: String, events: usize) {
-        let Callback { seq, source, received_at, body } = callback;
+        let Callback { seq, source, received_at, body, .. } = callback;
         if !self.owed_to.is_empty() {
             let place = key(*seq, events);
             let change = Change::of_unrecognised(place, source, *received_at, body, &reason);
@@ -434,9 +435,9 @@ mod tests {
     use super::*;
     use crate::state::tables::SCHEMA;
 
-    fn panics_on_boom(dialect: &Dialect, body: &[u8]) -> Reading {
+    fn panics_on_boom(dialect: &Dialect, origin: Origin, body: &[u8]) -> Reading {
         assert!(!body.windows(4).any(|part| part == b"boom"), "boom");
-        provider::read(dialect, body)
+        provider::read_entry(dialect, origin, body)
     }
 
     #[test]
@@ -449,6 +450,7 @@ mod tests {
             received_at: Timestamp::from_unix_micros(seq),
             body: format!(r#"{{"id": "{id}", "status": "sent", "notification_type": "sms"}}"#)
                 .into(),
+            origin: Origin::CalledBack,
         };
         let callbacks = [callback(1, "a"), callback(2, "boom"), callback(3, "b")];
         let dialects = HashMap::from([(Arc::clone(&source), Dialect::from(Provider::GcNotify))]);
@@ -463,7 +465,8 @@ mod tests {
     /// A callback of a source that stands in `dialects`.
     fn callback(seq: i64, source: &Arc<str>, body: &str) -> Callback {
         let received_at = Timestamp::from_unix_micros(seq);
-        Callback { seq, source: Arc::clone(source), received_at, body: body.into() }
+        let origin = Origin::CalledBack;
+        Callback { seq, source: Arc::clone(source), received_at, body: body.into(), origin }
     }
 
     /// Two of everything that is counted, from two sources.

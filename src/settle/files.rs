@@ -50,7 +50,7 @@ impl Files {
         for (seq, id) in (first..).zip(ids) {
             let body = format!(r#"{{"id": "{id}", "status": "sent", "notification_type": "sms"}}"#);
             let row = params![seq, "gc", at(seq).to_string(), body.as_bytes()];
-            writer.execute("INSERT INTO callback VALUES (?1, ?2, ?3, ?4)", row).unwrap();
+            writer.execute("INSERT INTO callback VALUES (?1, ?2, ?3, ?4, 0)", row).unwrap();
         }
     }
 

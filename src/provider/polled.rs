@@ -1,0 +1,342 @@
+//! What the platforms of the Notify family say when they are asked: their read API.
+//!
+//! [`notifications`], [`notification`] and [`messages`] take an answer apart into [`Said`], one for
+//! each notification or message, each with the bytes that are to be kept of it; [`read`] reads such
+//! bytes back from the journal. Both shapes are understood, by their keys: that of `/v2`, and that
+//! of `/notifications` at US Notify.gov, which has no `/v2`.
+//!
+//! Promises: the same as of a callback; and that the text of a message to somebody, its subject, and
+//! the links and costs beside it are not kept. Nobody needs them to know what became of it.
+//!
+//! # Which of two snapshots is the later
+//!
+//! An answer is a snapshot of the same row that a callback is, and its version is the same: when the
+//! row last changed. A callback says that as `completed_at` whatever the status. The read API's
+//! `completed_at` is the row's `updated_at` too, but null while the status is none of its ends (`sent`
+//! is one of them); US Notify.gov says `updated_at` itself. So:
+//!
+//! - An answer with a version is compared with callbacks by that, like any receipt. One that was
+//!   asked for before a later callback cannot undo it, and one that shows a later change wins over
+//!   all callbacks before it.
+//! - An answer without one is lower than whatever has a version. It may well be newer: a platform
+//!   can take a failure back and try again. But there is no telling by it, and the status that the
+//!   platform settles on will have a version. When it was asked for says nothing that could be
+//!   compared: that is our clock.
+//! - Of an answer and a callback of one version and rank, which show the same row, the callback
+//!   stays ([`Fingerprint::of_polled`]). So asking about what is known already brings no news.
+
+use super::json::{self, Object, Problem};
+use super::notify::{first_text, rank};
+use super::{Reading, Reason};
+use crate::callback::{
+    Event, Fingerprint, Identity, Kind, News, Precedence, ReceivedMessage, Report, Standing,
+};
+use crate::clock::Timestamp;
+
+/// Keys of an answer that are not kept: what was written to somebody, a link by which anybody may
+/// unsubscribe them, and what it cost, which changes after the end.
+const NOT_KEPT: [&str; 8] = [
+    "body",
+    "subject",
+    "content_char_count",
+    "one_click_unsubscribe_url",
+    "cost_details",
+    "cost_in_pounds",
+    "is_cost_data_ready",
+    "personalisation",
+];
+
+/// What is said of one notification or message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// What the journal keeps of it; [`read`] makes `event` of that.
+    pub body: Vec<u8>,
+    /// When it was created at the platform, which orders the pages.
+    pub created_at: Option<Timestamp>,
+    /// What it means.
+    pub event: Event,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// In the order of the page.
+    pub said: Vec<Said>,
+    /// Elements that could not be understood.
+    pub unreadable: usize,
+}
+
+/// Reads what was kept of an answer.
+pub fn read(body: &[u8]) -> Reading {
+    let event = json::document(body)
+        .and_then(Object::of)
+        .map_err(Reason::from)
+        .and_then(|object| event(&object, Fingerprint::of_polled(body)));
+    match event {
+        Ok(event) => Reading { events: vec![event], ..Reading::default() },
+        Err(reason) => Reading::unrecognised(reason),
+    }
+}
+
+/// Takes a page of notifications apart.
+///
+/// # Errors
+/// If it is no such page.
+pub fn notifications(bytes: &[u8]) -> Result<Page, Reason> {
+    page(bytes, "notifications")
+}
+
+/// Takes a page of text messages from the public apart.
+///
+/// # Errors
+/// If it is no such page.
+pub fn messages(bytes: &[u8]) -> Result<Page, Reason> {
+    page(bytes, "received_text_messages")
+}
+
+/// What is said of the one notification that was asked for.
+///
+/// # Errors
+/// If that is no notification, or another one.
+pub fn notification(bytes: &[u8], id: &str) -> Result<Said, Reason> {
+    let document = json::document(bytes)?;
+    let object = Object::of(document)?;
+    // US Notify.gov wraps it twice.
+    let inner = object.object("data").and_then(|data| data.object("notification"));
+    let said = said(&inner.unwrap_or(object))?;
+    let is_it = said.event.id() == id && said.event.kind() == Kind::Receipt;
+    if is_it { Ok(said) } else { Err("it is about another notification".into()) }
+}
+
+fn page(bytes: &[u8], list: &'static str) -> Result<Page, Reason> {
+    let document = json::document(bytes)?;
+    let object = Object::of(document)?;
+    let elements = object.value(list).and_then(json::array).ok_or("the list is missing")?;
+    let mut page = Page::default();
+    for element in elements {
+        match Object::of(element).map_err(Reason::from).and_then(|object| said(&object)) {
+            Ok(said) => page.said.push(said),
+            Err(_) => page.unreadable += 1,
+        }
+    }
+    Ok(page)
+}
+
+fn said(object: &Object<'_>) -> Result<Said, Reason> {
+    let body = kept(object);
+    let event = event(object, Fingerprint::of_polled(&body))?;
+    Ok(Said { body, created_at: object.timestamp("created_at").unwrap_or(None), event })
+}
+
+/// The object without what is not kept; each value as it came.
+fn kept(object: &Object<'_>) -> Vec<u8> {
+    let mut text = String::from("{");
+    for (key, value) in object.entries().filter(|(key, _)| !NOT_KEPT.contains(key)) {
+        if text.len() > 1 {
+            text.push_str(", ");
+        }
+        text.push_str(&serde_json::Value::from(key).to_string());
+        text.push_str(": ");
+        text.push_str(value.get());
+    }
+    text.push('}');
+    text.into_bytes()
+}
+
+fn event(object: &Object<'_>, fingerprint: Fingerprint) -> Result<Event, Reason> {
+    let news = if object.has("status") {
+        News::Notification(Box::new(report(object, fingerprint)?))
+    } else if object.has("notify_number") || object.has("user_number") {
+        News::Message(Box::new(message(object)?))
+    } else {
+        return Err("the keys are those of no known kind of answer".into());
+    };
+    Ok(Event { fingerprint, news })
+}
+
+fn report(object: &Object<'_>, fingerprint: Fingerprint) -> Result<Report, Problem> {
+    let id = object.required_word("id")?;
+    let status = object.required_word("status")?;
+    // As of a callback: one that cannot be read must not count as none.
+    let version = match object.has("completed_at") {
+        true => object.timestamp("completed_at")?,
+        false => object.timestamp("updated_at")?,
+    };
+    Ok(Report {
+        kind: Kind::Receipt,
+        id,
+        identity: identity(object),
+        standing: Some(Standing {
+            precedence: Precedence { version, rank: rank(&status), fingerprint },
+            status,
+            status_description: first_text(object, ["status_description", "status_reason"]),
+            provider_response: first_text(object, ["provider_response", "provider_payload"]),
+            completed_at: version,
+            sent_at: object.timestamp("sent_at").unwrap_or(None),
+        }),
+        complained_at: None,
+    })
+}
+
+/// As of a callback: none is essential.
+fn identity(object: &Object<'_>) -> Identity {
+    let template = object.object("template").unwrap_or_default();
+    let first = |keys: &[&str]| keys.iter().find_map(|key| object.text(key));
+    Identity {
+        reference: object.text("reference"),
+        // Letters have no one field for it; the first line is the name.
+        recipient: first(&["email_address", "phone_number", "to", "line_1"]),
+        notification_type: first(&["type", "notification_type"]),
+        template_id: template.text("id"),
+        template_version: template
+            .integer("version")
+            .or_else(|| object.integer("template_version")),
+        created_at: object.timestamp("created_at").unwrap_or(None),
+    }
+}
+
+fn message(object: &Object<'_>) -> Result<ReceivedMessage, Problem> {
+    Ok(ReceivedMessage {
+        id: object.required_word("id")?,
+        source_number: object.text("user_number"),
+        destination_number: object.text("notify_number"),
+        message: object.text("content"),
+        date_received: object.timestamp("created_at").unwrap_or(None),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = r#"{"body": "Hello Bob", "completed_at": "2024-05-17T15:59:10.321000Z",
+        "cost_details": {}, "cost_in_pounds": 0.0, "created_at": "2024-05-17T15:58:38.342838Z",
+        "email_address": "amala@example.com", "id": "n", "is_cost_data_ready": true,
+        "line_1": null, "one_click_unsubscribe_url": "https://u", "phone_number": null,
+        "reference": "yours", "sent_at": "2024-05-17T15:58:30.143000Z", "status": "delivered",
+        "subject": "Bob", "template": {"id": "t", "uri": "https://t/1", "version": 1},
+        "type": "email", "new_key": {"a": [1, 2]}}"#;
+
+    const US: &str = r#"{"api_key": null, "body": "...", "created_at":
+        "2024-05-17T15:58:38.342838Z", "id": "n", "notification_type": "sms", "reference": null,
+        "sent_at": "2024-05-17T15:58:38Z", "status": "sending", "template": {"id": "t", "version":
+        3}, "template_version": 3, "to": "1", "updated_at": "2024-05-17T15:58:40.000001Z"}"#;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn report_of(said: &Said) -> Report {
+        match &said.event.news {
+            News::Notification(report) => (**report).clone(),
+            News::Message(message) => panic!("{message:?}"),
+        }
+    }
+
+    fn one(json: &str) -> Said {
+        notification(json.as_bytes(), "n").unwrap()
+    }
+
+    #[test]
+    fn an_answer_says_what_a_callback_would() {
+        let report = report_of(&one(ONE));
+        let standing = report.standing.unwrap();
+        assert_eq!(standing.status, "delivered");
+        assert_eq!(standing.precedence.version, Some(at("2024-05-17T15:59:10.321Z")));
+        assert_eq!(standing.completed_at, standing.precedence.version);
+        let expected = Identity {
+            reference: Some("yours".into()),
+            recipient: Some("amala@example.com".into()),
+            notification_type: Some("email".into()),
+            template_id: Some("t".into()),
+            template_version: Some(1),
+            created_at: Some(at("2024-05-17T15:58:38.342838Z")),
+        };
+        assert_eq!(report.identity, expected);
+    }
+
+    #[test]
+    fn what_is_kept_reads_back_as_the_same_and_holds_no_text_of_the_message() {
+        for json in [ONE, US] {
+            let said = one(json);
+            let reading = read(&said.body);
+            assert_eq!(reading, Reading { events: vec![said.event], unrecognised: None });
+            let kept = String::from_utf8(said.body).unwrap();
+            for gone in ["Hello Bob", "Bob", "https://u", "cost", "\"body\""] {
+                assert!(!kept.contains(gone), "{kept}");
+            }
+        }
+        let kept = String::from_utf8(one(ONE).body).unwrap();
+        assert!(kept.contains(r#""new_key": {"a": [1, 2]}"#), "{kept}");
+    }
+
+    #[test]
+    fn where_there_is_no_v2_the_version_is_there_whatever_the_status() {
+        let wrapped = format!(r#"{{"data": {{"notification": {US}}}}}"#);
+        assert_eq!(one(&wrapped), one(US));
+        let report = report_of(&one(US));
+        assert_eq!(report.identity.recipient.as_deref(), Some("1"));
+        let version = report.standing.unwrap().precedence.version;
+        assert_eq!(version, Some(at("2024-05-17T15:58:40.000001Z")));
+    }
+
+    #[test]
+    fn while_the_status_is_no_end_there_is_no_version_and_an_unreadable_one_is_not_guessed() {
+        let json = |version: &str| {
+            format!(
+                r#"{{"id": "n", "status": "sending", "type": "sms", "completed_at": {version},
+                "updated_at": "2024-05-17T15:58:40.000001Z"}}"#
+            )
+        };
+        assert_eq!(report_of(&one(&json("null"))).standing.unwrap().precedence.version, None);
+        let wrong = notification(json(r#""soon""#).as_bytes(), "n");
+        assert_eq!(wrong.unwrap_err(), "completed_at is not a timestamp");
+    }
+
+    #[test]
+    fn of_one_version_and_rank_the_callback_stays() {
+        for number in 0..100 {
+            let body = format!(r#"{{"id": "n", "number": {number}}}"#);
+            assert!(Fingerprint::of(body.as_bytes()) > Fingerprint::of_polled(body.as_bytes()));
+        }
+        let [a, b] = [&b"a"[..], b"b"].map(Fingerprint::of_polled);
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn a_page_is_taken_apart_and_what_cannot_be_understood_is_counted() {
+        let page =
+            notifications(format!(r#"{{"notifications": [{ONE}, {{}}, 7, {US}]}}"#).as_bytes());
+        let page = page.unwrap();
+        assert_eq!((page.said.len(), page.unreadable), (2, 2));
+        assert_eq!(page.said[0].created_at, Some(at("2024-05-17T15:58:38.342838Z")));
+        for wrong in ["", "[]", "{}", r#"{"notifications": {}}"#, r#"{"notifications": null}"#] {
+            assert!(notifications(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        assert_eq!(notifications(br#"{"notifications": []}"#), Ok(Page::default()));
+    }
+
+    #[test]
+    fn another_notification_than_the_one_asked_for_is_none() {
+        assert!(notification(ONE.as_bytes(), "m").is_err());
+        assert!(notification(br#"{"id": "n", "user_number": "1"}"#, "n").is_err());
+        assert!(notification(br#"{"errors": []}"#, "n").is_err());
+    }
+
+    #[test]
+    fn a_received_text_has_the_words_of_its_callback() {
+        let body = br#"{"received_text_messages": [{"content": "Hi", "created_at":
+            "2017-05-14T12:15:30.000000Z", "id": "m", "notify_number": "07900900002",
+            "service_id": "s", "user_number": "447700900111"}], "links": {}}"#;
+        let page = messages(body).unwrap();
+        let expected = ReceivedMessage {
+            id: "m".into(),
+            source_number: Some("447700900111".into()),
+            destination_number: Some("07900900002".into()),
+            message: Some("Hi".into()),
+            date_received: Some(at("2017-05-14T12:15:30Z")),
+        };
+        assert_eq!(page.said[0].event.news, News::Message(Box::new(expected)));
+        assert_eq!(read(&page.said[0].body).events, [page.said[0].event.clone()]);
+    }
+}
