@@ -247,6 +247,7 @@ pub fn prepare_sources(
         dialect: Provider::Notify.into(),
         path: format!("/callbacks/{DEFAULT_SOURCE}"),
         credentials: Credentials { tokens: vec![token], ..Credentials::default() },
+        upstream: None,
     }];
     remember(&sources, journal)?;
     Ok((sources, (known == sha256).then_some(fresh)))

@@ -960,7 +960,7 @@ fn show_as_json_keeps_types() {
 #[test]
 fn what_show_prints_without_sources_is_a_configuration() {
     let text = run(&["show"], &[]).unwrap();
-    assert_eq!(text.lines().count(), 28, "{text}");
+    assert_eq!(text.lines().count(), 32, "{text}");
     Case::new(&text).loaded();
 }
 

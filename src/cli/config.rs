@@ -108,6 +108,9 @@ fn check(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
     for source in &settings.sources {
         let (name, provider) = (&source.name, source.dialect.provider);
         writeln!(out, "  {name} ({provider}) posts to {}", source.path)?;
+        if let Some(upstream) = &source.upstream {
+            writeln!(out, "    and is asked at {}", upstream.base.authority)?;
+        }
     }
     settings.sinks.iter().try_for_each(|sink| writeln!(out, "  {}", summary(sink)))
 }

@@ -15,7 +15,7 @@ use super::files;
 use super::report::{Checked, Found, Report, Reported, did_you_mean};
 use super::section::{Section, quoted};
 use super::settings::{Limits, Log, LogFormat, Settings, Store, StoreKind, Tls};
-use super::{sink, source};
+use super::{sink, source, upstream};
 use crate::clock::Timestamp;
 
 /// Bytes of a PEM file with certificates or a key.
@@ -36,16 +36,19 @@ pub(super) fn settings(
     }
     let store = within(&mut root, "store", report, store);
     let forward = within(&mut root, "forward", report, sink::bounds);
+    let reconcile = within(&mut root, "reconcile", report, upstream::bounds);
     let limits = within(&mut root, "limits", report, limits);
     let log = within(&mut root, "log", report, log);
     let tls = match root.section("tls", report) {
         Ok(section) => section.map(|section| tls(section, report)).transpose(),
         Err(reported) => Err(reported),
     };
-    let sources = source::sources(&mut root, now.date(), report);
     let known = sink::Known::of(document);
+    let asked = (&reconcile, known.no_store.as_ref());
+    let sources = source::sources(&mut root, now.date(), asked, report);
     let sinks = sink::sinks(&mut root, &forward, &known, report);
     root.finish(report);
+    reconcile?;
     Ok(Settings {
         listen: listen?.value,
         admin_listen: admin_listen?.value,

@@ -19,7 +19,7 @@
 //! times to find twelve mistakes.
 //!
 //! In reading order: `document` parses and merges, `outside` brings in environment and flags,
-//! `check`, `source` and `sink` turn the document into settings by way of `section`, which knows
+//! `check`, `source`, `upstream` and `sink` turn the document into settings by way of `section`, which knows
 //! which keys were asked for.
 
 use std::fmt;
@@ -32,6 +32,7 @@ mod outside;
 
 mod check;
 mod source;
+mod upstream;
 
 mod sink;
 #[cfg(any(feature = "sink-nats", feature = "sink-amqp", feature = "sink-redis"))]

@@ -15,6 +15,8 @@ use jiff::civil::Date;
 use crate::change::Filter;
 use crate::provider::Dialect;
 
+pub use super::upstream::{ApiKey, Upstream};
+
 /// Everything `receiptd serve` needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -78,6 +80,8 @@ pub struct Source {
     pub path: String,
     /// How it proves who it is: any one suffices.
     pub credentials: Credentials,
+    /// Where its platform is asked for what it never called back about.
+    pub upstream: Option<Upstream>,
 }
 
 /// How a source may prove who it is. At least one is configured, and any one suffices.

@@ -12,6 +12,7 @@ use super::problem::Origin;
 use super::report::{At, Checked, Found, Report};
 use super::section::{Section, quoted};
 use super::settings::Source;
+use super::upstream;
 use crate::provider::{Dialect, Provider};
 
 /// Characters of a name: it is a label in every log line and metric.
@@ -20,10 +21,14 @@ const NAME_CHARS_MAX: usize = 64;
 /// Characters of a path: the platforms keep the whole URL in 255.
 const PATH_CHARS_MAX: usize = 200;
 
+/// What platforms are asked by: the bounds of all upstreams, and where it is said that nothing is kept.
+type Asked<'a> = (&'a Checked<upstream::Bounds>, Option<&'a At>);
+
 /// Reads every source, and refuses two that could not be told apart.
 pub(super) fn sources(
     root: &mut Section<'_>,
     today: Date,
+    asked: Asked<'_>,
     report: &mut Report,
 ) -> Checked<Vec<Source>> {
     let items = root.list("source", report)?;
@@ -33,7 +38,7 @@ pub(super) fn sources(
         .enumerate()
         .map(|(index, item)| {
             let (at, table) = item_section("source", "name", is_name, index, item, report)?;
-            source(Section::at(&at, table), &at, &mut first, today, report)
+            source(Section::at(&at, table), (&at, today, asked), &mut first, report)
         })
         .collect();
     read.into_iter().collect()
@@ -87,9 +92,8 @@ impl First {
 
 fn source(
     mut section: Section<'_>,
-    at: &At,
+    (at, today, (bounds, no_store)): (&At, Date, Asked<'_>),
     first: &mut First,
-    today: Date,
     report: &mut Report,
 ) -> Checked<Source> {
     let name = name(&mut section, report);
@@ -100,12 +104,14 @@ fn source(
     let credentials = credentials::read(&mut section, at, known_provider, today, report);
     let ims_org = adobe_only(&mut section, "ims_org", known_provider, report);
     let sandbox = adobe_only(&mut section, "sandbox", known_provider, report);
+    let upstream = upstream::read(&mut section, known_provider, bounds, no_store, report);
     section.finish(report);
     Ok(Source {
         name: Arc::from(name?.value),
         path: path?.value,
         credentials: credentials?,
         dialect: Dialect { provider: provider?, ims_org: ims_org?, sandbox: sandbox? },
+        upstream: upstream?,
     })
 }
 

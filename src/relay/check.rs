@@ -88,6 +88,7 @@ mod tests {
             dialect: provider.into(),
             path: format!("/callbacks/{name}"),
             credentials: Credentials::default(),
+            upstream: None,
         }
     }
 
