@@ -17,6 +17,7 @@ use crate::journal::{self, Journal, SourceRow};
 use crate::lock::Lock;
 use crate::provider::Provider;
 use crate::receiver::StartError;
+use crate::reconcile::reconciler;
 use crate::settle::{self, Settled, Settler};
 use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::{Durability, OpenError};
@@ -88,6 +89,17 @@ impl Halves {
             state: self.settler.on_thread(),
             files: self.files.clone(),
             metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// What platforms are asked with.
+    pub fn asking(&self, clock: &Clock) -> reconciler::Parts {
+        reconciler::Parts {
+            files: self.files.clone(),
+            journal: self.journal.clone(),
+            settled: self.settled.clone(),
+            on_thread: self.settler.on_thread(),
+            clock: clock.clone(),
         }
     }
 

@@ -47,6 +47,7 @@
 //! | [`settle`] | follows the journal from a cursor and writes the state and what is owed; prunes; rebuilds | HTTP, who is calling |
 //! | [`state`] | the public tables, their migrations, every `SELECT` and `INSERT` on them | providers, what a status means |
 //! | [`forward`] | sends what is owed to sinks: order, back-off, breaker, parking; one file a kind of sink | providers, who is calling |
+//! | [`reconcile`] | asks platforms for what they never called back about, and appends what is news | who is calling, sinks, what a status means |
 //! | [`relay`] | in place of both files: passes each callback on to sinks before it is answered | who is calling |
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
 //! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
@@ -71,8 +72,8 @@
 //! # Threads
 //!
 //! One thread for every socket and timer of callers (tokio, current-thread). One thread writes the
-//! journal, one the state, one each checkpoints them. With sinks, one more sends to all of them, on a
-//! runtime of its own. The threads of the two files never wait for each other's
+//! journal, one the state, one each checkpoints them. With sinks, one more sends to all of them, and with
+//! upstreams one more asks all of those, each on a runtime of its own. The threads of the two files never wait for each other's
 //! lock. Whoever wants to change a file from elsewhere hands work to its thread
 //! ([`journal::Journal::on_writer`], [`settle::OnThread`]).
 //!
@@ -145,6 +146,16 @@
 //! ever. Every half a minute at most one change is tried. Once one is taken the rest follows, in order.
 //! A crash meanwhile loses nothing: what was sent and not recorded is sent again, under the same ids.
 //!
+//! # One receipt that never came
+//!
+//! A [`reconcile::round`] asks the platform of a source: for notifications that have not come to an end,
+//! by id, then for its newest pages ([`reconcile::scan`]). Each answer is joined to what the state knows
+//! of its notification ([`reconcile::known`]); what that changes goes through the journal's queue, behind
+//! callbacks, as an entry whose `origin` says that it was polled. From there it is settled like any other,
+//! but read by [`provider::polled`]: its version is that of the row, as a callback's is, so neither can
+//! undo what is later. If the callback comes after all, it says what is known, and wins without changing
+//! the status.
+//!
 //! # Keeping nothing
 //!
 //! With `store.kind = "none"` there is neither journal nor state. [`relay`] understands a callback at
@@ -204,6 +215,8 @@ pub mod settle;
 pub mod state;
 
 pub mod forward;
+
+pub mod reconcile;
 
 pub mod relay;
 

@@ -43,6 +43,7 @@ use crate::receive::request::FrontDoor;
 use crate::receive::routes::Routes;
 use crate::receive::server::{Server, TlsInForce};
 use crate::receive::tls::{Refreshed, Reloader, TlsProblem};
+use crate::reconcile::reconciler::Reconciler;
 use crate::relay::{Problem, Relay};
 use crate::settle::Known;
 use crate::sqlite::OpenError;
@@ -138,6 +139,7 @@ enum Behind {
 /// Both files, and what says that they are ours. Dropped in this order: the lock last.
 #[derive(Debug)]
 struct Kept {
+    reconciler: Reconciler,
     halves: Halves,
     _control_file: ControlFile,
     _lock: Arc<Lock>,
@@ -282,7 +284,10 @@ impl Receiver {
     /// ones stay.
     pub fn reload(&self, sources: &[Source]) -> Result<(), StartError> {
         match &self.behind {
-            Behind::Files(kept) => remember(sources, &kept.halves.journal)?,
+            Behind::Files(kept) => {
+                remember(sources, &kept.halves.journal)?;
+                kept.reconciler.replace(sources)?;
+            }
             Behind::Relay(relay) => relay.replace_sources(sources)?,
         }
         self.door.routes.replace(sources);
@@ -343,9 +348,12 @@ impl Behind {
 
 impl Kept {
     async fn stop(self, deadline: Instant) -> Ended {
-        let Self { halves, _control_file, _lock } = self;
+        let Self { reconciler, halves, _control_file, _lock } = self;
         let progress = Arc::clone(halves.journal.progress());
-        let ending = tokio::task::spawn_blocking(move || halves.stop(deadline));
+        let ending = tokio::task::spawn_blocking(move || {
+            reconciler.stop(deadline);
+            halves.stop(deadline);
+        });
         // What is not done by then is done at the next start: everything acknowledged is committed.
         if tokio::time::timeout(until(deadline) + GRACE, ending).await.is_err() {
             tracing::warn!("stopped before the files could be tidied up");
@@ -391,7 +399,8 @@ fn prepare_files(
         files: halves.files.clone(),
         control: halves.control(control_file.key(), metrics),
     }));
-    let kept = Kept { halves, _control_file: control_file, _lock: lock };
+    let reconciler = Reconciler::start(&sources, halves.asking(clock), Arc::clone(metrics))?;
+    let kept = Kept { reconciler, halves, _control_file: control_file, _lock: lock };
     Ok(Prepared { behind: Behind::Files(Box::new(kept)), keeper, asked, sources, new_token })
 }
 

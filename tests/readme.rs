@@ -88,6 +88,11 @@ fn with_files(block: &str, folder: &Path) -> String {
         ("tls.key", key.serialize_pem()),
         ("ajo.pem", rsa.public_key_pem()),
         ("va-api-key", "a secret of the platform".to_owned()),
+        (
+            "passport-api-key",
+            "live-26785a09-ab16-4eb0-8407-a37497a57506-3d844edf-8d35-48ac-975b-e847b4f122b0"
+                .to_owned(),
+        ),
         ("hook", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
         ("rabbit-password", "a password".to_owned()),
         ("pg-password", "a password".to_owned()),
@@ -214,6 +219,7 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
     source.refused("wrong");
     source.retiring_token_used("2026-11", now);
     metrics.sink("app");
+    metrics.upstream("passport");
     metrics.relay("app");
     metrics.token_ends("passport", "2026-11", now);
     metrics.answered(Duration::from_millis(1));

@@ -310,6 +310,33 @@ fn forwarding_knows_no_provider_and_no_caller() {
     assert_knows_only("forward", &allowed, &["std::env", "notification_id", "Bearer realm"]);
 }
 
+/// It asks, and has what is new appended: what that means is decided behind the journal.
+#[test]
+fn reconciling_knows_no_caller_and_no_sink() {
+    let allowed = [
+        "callback",
+        "clock",
+        "config::settings",
+        "forward::address",
+        "forward::backoff",
+        "forward::connect",
+        "forward::outgoing",
+        "journal",
+        "merge",
+        "provider::Provider",
+        "provider::notify::ENDS",
+        "provider::polled",
+        "settle",
+        "sqlite",
+        "state::outstanding",
+        "state::tables::SCHEMA",
+        "state::write",
+        "telemetry",
+    ];
+    let forbidden = ["std::env", "provider::read", "INSERT INTO", "\"delivered\"", "Precedence"];
+    assert_knows_only("reconcile", &allowed, &forbidden);
+}
+
 #[test]
 fn only_config_reads_the_environment() {
     for file in files().iter().filter(|file| !file.is_in("config")) {

@@ -15,6 +15,7 @@ use super::sink_url::{Scheme, endpoint};
 use super::source::only_for;
 use crate::client::Target;
 use crate::provider::Provider;
+use crate::provider::polled::{UUID_CHARS, is_uuid};
 
 const SCHEMES: [Scheme; 2] = [
     Scheme { word: "https", is_tls: true, port: 443 },
@@ -30,9 +31,6 @@ const PROVIDERS: [Provider; 6] = [
     Provider::VaNotify,
     Provider::NotifyNl,
 ];
-
-/// Characters of a UUID, of which a key has two at its end.
-const UUID_CHARS: usize = 36;
 
 /// The time between two rounds, in seconds: from one second to a week.
 const EVERY_S: (u64, u64) = (1, 7 * 86_400);
@@ -301,14 +299,6 @@ fn take_apart(text: &str) -> Option<ApiKey> {
         service_id: service_id.to_owned(),
         secret: Secret(secret.as_bytes().to_vec()),
     })
-}
-
-fn is_uuid(text: &str) -> bool {
-    let is_right = |(place, byte): (usize, u8)| match place {
-        8 | 13 | 18 | 23 => byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    };
-    text.len() == UUID_CHARS && text.bytes().enumerate().all(is_right)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Why a connection to an HTTP sink failed, in words of ours, and how long making one may take.
+//! Why a connection to another host failed, in words of ours, and how long making one may take.
 //!
 //! What the other side says (a certificate's names, a reason phrase) never becomes part of it.
 

@@ -23,32 +23,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
-};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::address::{self, Resolver};
-use super::connect::{self, InTime};
+use super::address;
+use super::connect;
 use super::event::{DATA, Event, STRUCTURED};
 use super::fault::Fault;
+use super::outgoing::{self, Client};
 use super::signature::Signer;
-use super::tls;
 use crate::client;
 use crate::clock::{Clock, Timestamp};
 use crate::config::settings::{HttpFormat, HttpSink};
-
-/// For a connection: name, TCP and TLS.
-const CONNECT_MS_MAX: Duration = Duration::from_secs(10);
-
-/// How long a connection waits for the next change. Shorter than servers usually wait for the next
-/// request (five seconds and more), so that it is us who closes.
-const IDLE_MS_MAX: Duration = Duration::from_secs(4);
 
 /// What is read of an answer's body so that its connection can be used again; a longer one costs the
 /// connection.
@@ -56,9 +43,6 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// How long that may take. The answer is known by then.
 const ANSWER_MS_MAX: Duration = Duration::from_millis(500);
-
-/// The longest `Retry-After` that is believed, in seconds: a day.
-const RETRY_AFTER_S_MAX: u64 = 24 * 60 * 60;
 
 /// The change's id.
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -81,11 +65,9 @@ const OURS: [&str; 8] = [
     "upgrade",
 ];
 
-type Connector = InTime<HttpsConnector<HttpConnector<Resolver>>>;
-
 /// The sink.
 pub struct Http {
-    client: Client<Connector, Full<Bytes>>,
+    client: Client<Full<Bytes>>,
     uri: Uri,
     format: HttpFormat,
     signer: Signer,
@@ -121,7 +103,7 @@ impl Http {
             return Err(format!("no sink may be at {}", to.url.host));
         }
         Ok(Self {
-            client: client(to)?,
+            client: outgoing::client(&to.tls)?,
             uri: uri(to)?,
             format: to.format,
             signer: Signer::new(&to.secrets),
@@ -173,23 +155,6 @@ impl Http {
         *request.headers_mut() = headers;
         Ok(request)
     }
-}
-
-fn client(to: &HttpSink) -> Result<Client<Connector, Full<Bytes>>, String> {
-    let mut tcp = HttpConnector::new_with_resolver(Resolver);
-    // It is given https URLs too, by the connector around it.
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    let tls = HttpsConnectorBuilder::new().with_tls_config(tls::client_config(&to.tls)?);
-    let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
-    let connector = InTime { connector, connect_ms_max: CONNECT_MS_MAX };
-    // A request that was not written yet when its connection ended is sent on another one: that is
-    // the client's default.
-    Ok(Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_MS_MAX)
-        .build(connector))
 }
 
 fn uri(to: &HttpSink) -> Result<Uri, String> {
@@ -254,27 +219,13 @@ fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Result<(), 
     match status.as_u16() {
         200..=299 => Ok(()),
         408 | 425 | 429 | 500..=599 => {
-            let retry_after = headers.get(RETRY_AFTER).and_then(|value| wait(value, now));
+            let retry_after = outgoing::retry_after(headers, now);
             Err(Fault::Passing { why, retry_after })
         }
         410 => Err(Fault::Gone { why }),
         300..=399 => Err(Fault::Refused { why: format!("{why}: redirects are not followed") }),
         _ => Err(Fault::Refused { why }),
     }
-}
-
-/// How long `Retry-After` asks to wait: seconds, or a date. Nothing if it is neither.
-fn wait(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    let seconds = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More than a number can hold is more than we believe.
-        text.parse().unwrap_or(RETRY_AFTER_S_MAX)
-    } else {
-        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        let micros = date.as_microsecond().saturating_sub(now.unix_micros());
-        u64::try_from(micros).unwrap_or(0).div_ceil(1_000_000)
-    };
-    Some(Duration::from_secs(seconds.min(RETRY_AFTER_S_MAX)))
 }
 
 /// Reads a body to its end, so that the connection can be used again, if that is near.

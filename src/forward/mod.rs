@@ -40,11 +40,13 @@ pub mod sink;
 
 pub mod http;
 
-mod connect;
+pub mod connect;
+
+pub mod outgoing;
 
 mod signature;
 
-mod address;
+pub mod address;
 
 mod lines;
 
@@ -76,4 +78,4 @@ pub mod postgres;
 #[cfg(feature = "sink-postgres")]
 mod postgres_row;
 
-mod tls;
+pub mod tls;

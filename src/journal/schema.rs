@@ -127,6 +127,38 @@ pub fn sink_had(connection: &Connection, name: &str, through: i64) -> rusqlite::
         .map(drop)
 }
 
+/// Down to which point a source's platform was last asked for everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedThrough {
+    /// What was created before this was asked for.
+    pub point: Timestamp,
+    /// When all of it was last asked for, down to the horizon.
+    pub swept_at: Timestamp,
+}
+
+impl AskedThrough {
+    /// What is noted of that source; `None` if it was never asked through.
+    pub fn of(connection: &Connection, source: &str) -> rusqlite::Result<Option<Self>> {
+        let sql = "SELECT point, swept_at FROM upstream WHERE source = ?1";
+        let noted: Option<(String, String)> = connection
+            .prepare_cached(sql)?
+            .query_row([source], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        // What cannot be read is as good as nothing: then all is asked for again.
+        Ok(noted.and_then(|(point, swept_at)| {
+            Some(Self { point: point.parse().ok()?, swept_at: swept_at.parse().ok()? })
+        }))
+    }
+
+    /// Notes it.
+    pub fn note(&self, connection: &Connection, source: &str) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO upstream VALUES (?1, ?2, ?3)")?
+            .execute(params![source, self.point.to_string(), self.swept_at.to_string()])
+            .map(drop)
+    }
+}
+
 /// The digest of the token that was made for `source`; `sha256` becomes it if there was none.
 pub fn keep_credential(
     connection: &Connection,

@@ -46,6 +46,9 @@ const NOT_KEPT: [&str; 8] = [
     "personalisation",
 ];
 
+/// Characters of a UUID.
+pub const UUID_CHARS: usize = 36;
+
 /// What is said of one notification or message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
@@ -64,6 +67,15 @@ pub struct Page {
     pub said: Vec<Said>,
     /// Elements that could not be understood.
     pub unreadable: usize,
+}
+
+/// Whether this is a UUID: the read API knows no other ids.
+pub fn is_uuid(text: &str) -> bool {
+    let is_right = |(place, byte): (usize, u8)| match place {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.len() == UUID_CHARS && text.bytes().enumerate().all(is_right)
 }
 
 /// Reads what was kept of an answer.

@@ -5,7 +5,8 @@
 //! (`…_row`), so that ours can change. A look-up by id or reference through them uses an index.
 //!
 //! [`mod@write`] turns what settling found into rows, [`outbox`] keeps what sinks are owed, [`outbox_ask`] is what an
-//! operator asks and does of that, [`forget`] removes what is to be pruned,
+//! operator asks and does of that, [`forget`] removes what is to be pruned, [`outstanding`] finds what has
+//! not come to an end,
 //! [`read`] answers questions. None of them knows a provider or what a status means. The same tables
 //! stand in the journal file, where they hold what pruned callbacks came to.
 
@@ -19,6 +20,8 @@ pub mod outbox_ask;
 pub mod rebuilt;
 
 pub mod forget;
+
+pub mod outstanding;
 
 mod rows;
 

@@ -24,8 +24,10 @@ use crate::journal::BatchReport;
 use crate::settle::{Report, Tally};
 
 mod forward;
+mod reconcile;
 
 pub use forward::{AttemptOutcome, BreakerState, SinkMetrics};
+pub use reconcile::{Asked, HEALED, UpstreamMetrics};
 
 /// Seconds, from a tenth of a millisecond to the time after which senders give up.
 const SECONDS: [f64; 13] =
@@ -149,6 +151,7 @@ pub struct Metrics {
     ready: Gauge,
     settling_failing: Gauge,
     forward: forward::ForwardMetrics,
+    reconcile: reconcile::ReconcileMetrics,
 }
 
 impl Default for Metrics {
@@ -188,11 +191,13 @@ impl Metrics {
             ready: Gauge::default(),
             settling_failing: Gauge::default(),
             forward: forward::ForwardMetrics::default(),
+            reconcile: reconcile::ReconcileMetrics::default(),
             registry: Registry::default(),
         };
         metrics.register_counters(&mut registry);
         metrics.register_rest(&mut registry);
         metrics.forward.register(&mut registry);
+        metrics.reconcile.register(&mut registry);
         metrics.registry = registry;
         metrics
     }
@@ -316,6 +321,11 @@ impl Metrics {
         self.forward.known(name)
     }
 
+    /// The handles of one source whose platform is asked.
+    pub fn upstream(&self, source: &str) -> UpstreamMetrics {
+        self.reconcile.source(source)
+    }
+
     /// The handles of one sink of a relay.
     pub fn relay(&self, sink: &str) -> RelayMetrics {
         let with = |outcome| {
@@ -409,6 +419,7 @@ impl Metrics {
         self.ready.set(i64::from(now.is_ready));
         self.settling_failing.set(i64::from(now.is_settling_failing));
         self.forward.scrape(now.now);
+        self.reconcile.scrape(now.now);
         let mut page = String::new();
         // Writing to a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut page, &self.registry);

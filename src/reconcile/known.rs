@@ -1,0 +1,153 @@
+//! What an answer would add to what is known.
+//!
+//! Decided by [`merge`](crate::merge) alone: an answer is joined to the facts of its notification, and
+//! is news if its status group is another then: a status, or its version, or what belongs to it. What
+//! callbacks leave out (those of GC Notify name no template) comes along with that and is no news by
+//! itself, or everything would be appended once more. It reads the state through a connection of its own that is
+//! opened anew for each look, so a state file that was set aside meanwhile is noticed.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::callback::{Event, Fingerprint, News, Standing};
+use crate::clock::Timestamp;
+use crate::merge::Facts;
+use crate::provider::notify::ENDS;
+use crate::provider::polled::{Said, is_uuid};
+use crate::sqlite::{self, Access, OpenError};
+use crate::state::outstanding::{self, Outstanding};
+use crate::state::tables::SCHEMA;
+use crate::state::write::{find_message, find_notification};
+
+/// What an answer heals; the words are those of the metrics and of the command.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Heals {
+    /// A notification has another status than we knew.
+    Status,
+    /// A notification that we had never heard of.
+    Notification,
+    /// A text message from the public that we had never heard of.
+    Message,
+    /// The status we knew, of a later version, or with other words about it.
+    Version,
+}
+
+impl Heals {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::Status, Self::Notification, Self::Message, Self::Version];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Notification => "notification",
+            Self::Message => "message",
+            Self::Version => "version",
+        }
+    }
+}
+
+/// Why it cannot be told what is known.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// The file could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// SQLite says why.
+    #[error("failed to read the state: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// What the state file knows.
+#[derive(Clone, Debug)]
+pub struct Known {
+    state: PathBuf,
+}
+
+impl Known {
+    /// Of the file at that path.
+    pub fn new(state: &Path) -> Self {
+        Self { state: state.to_owned() }
+    }
+
+    /// What each of these would heal; `None` where it says nothing new.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn look(&self, source: &str, said: &[Said]) -> Result<Vec<Option<Heals>>, Unknown> {
+        let state = self.open()?;
+        let heals = said.iter().map(|said| heals(&state, source, &said.event));
+        Ok(heals.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// The notifications of that source that have not come to an end, first heard of at or after
+    /// `since`, behind `key`, longest ago first; at most `rows_max`. Only those the platform could know.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn outstanding(
+        &self,
+        source: &str,
+        (since, key): (Timestamp, i64),
+        rows_max: usize,
+    ) -> Result<Vec<Outstanding>, Unknown> {
+        let state = self.open()?;
+        let mut rows = outstanding::outstanding(&state, source, &ENDS, (since, key), rows_max)?;
+        rows.retain(|row| is_uuid(&row.id));
+        Ok(rows)
+    }
+
+    fn open(&self) -> Result<Connection, OpenError> {
+        sqlite::open(&self.state, &SCHEMA, Access::Read)
+    }
+}
+
+fn heals(state: &Connection, source: &str, event: &Event) -> rusqlite::Result<Option<Heals>> {
+    match &event.news {
+        News::Message(message) => {
+            let known = find_message(state, source, &message.id)?;
+            Ok(known.is_none().then_some(Heals::Message))
+        }
+        News::Notification(report) => {
+            let Some((_, known)) = find_notification(state, source, &report.id)? else {
+                return Ok(Some(Heals::Notification));
+            };
+            // No answer tells of a complaint or a letter that came back, for which the time counts.
+            let said = Facts::of((**report).clone(), known.first_received_at);
+            let joined = known.facts.clone().join(said);
+            Ok(difference(known.facts.standing, joined.standing))
+        }
+    }
+}
+
+/// What is different about the joined status group but for the bytes that it was told in.
+fn difference(known: Option<Standing>, joined: Option<Standing>) -> Option<Heals> {
+    let without_bytes = |mut standing: Standing| {
+        standing.precedence.fingerprint = Fingerprint::default();
+        standing
+    };
+    let [known, joined] = [known, joined].map(|standing| standing.map(without_bytes));
+    if known == joined {
+        return None;
+    }
+    let [known, joined] = [known, joined].map(|standing| standing.map(|standing| standing.status));
+    Some(if known == joined { Heals::Version } else { Heals::Status })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::HEALED;
+
+    #[test]
+    fn what_is_healed_is_counted_under_its_own_word() {
+        assert_eq!(Heals::ALL.map(Heals::as_str), HEALED);
+        for (place, heals) in Heals::ALL.into_iter().enumerate() {
+            assert_eq!(heals as usize, place);
+        }
+    }
+}

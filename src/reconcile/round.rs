@@ -1,0 +1,405 @@
+//! One round: everything a source's platform is asked at one time.
+//!
+//! First notifications that have not come to an end, by id; then the pages of notifications, then those
+//! of text messages, from the newest down to a point. What an answer adds is kept before the next is
+//! asked for, so a round that is broken off loses nothing but its place. And not even that: the next one
+//! reads the newest pages down to where the broken one began, and then goes on where it stopped. A page
+//! that the platform cannot show thus keeps nobody from the newest.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::budget::Budget;
+use super::fault::Fault;
+use super::keep::{Keep, Piece};
+use super::known::{Heals, Known, Unknown};
+use super::scan::{Scan, Shown};
+use super::upstream::{List, Platform, Question};
+use crate::callback::News;
+use crate::clock::{Clock, Timestamp};
+use crate::forward::backoff::{Backoff, Chance};
+use crate::journal::Refused;
+use crate::provider::notify::ENDS;
+use crate::provider::polled::{Page, Said, is_uuid};
+use crate::state::outstanding::Outstanding;
+use crate::telemetry::{Asked, UpstreamMetrics};
+
+/// What was created so long before a point is asked for again: clocks differ, and a platform can show a
+/// notification later than it created it.
+pub const OVERLAP_S: i64 = 600;
+
+/// Failures in a row after which a round is given up.
+const FAILURES_MAX: u32 = 6;
+
+/// Pauses between them.
+const BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(60) };
+
+/// The longest pause that a platform can ask for within a round: beyond it the next round will do.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// Notifications looked up at once, to be asked for by id.
+const ROWS_AT_ONCE: usize = 256;
+
+/// Notifications that the platform does not know and that are remembered; beyond it all are forgotten,
+/// and asked for again.
+const GONE_MAX: usize = 100_000;
+
+/// Why a round ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The platform does not answer, or not so that it helps.
+    #[error("the platform cannot be asked: {0}")]
+    Upstream(Fault),
+    /// The journal does not take more.
+    #[error("the journal refused what was news: {0}")]
+    Refused(Refused),
+    /// The state is so far behind the journal that it cannot be told what is news.
+    #[error("the state is behind the journal")]
+    Behind,
+    /// It cannot be read.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// Whoever keeps what is news does not.
+    #[error("{0}")]
+    NotKept(String),
+    /// The receiver is stopping.
+    #[error("the receiver is stopping")]
+    Stopped,
+}
+
+/// What to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The time.
+    pub now: Timestamp,
+    /// Lists are read down to what was created before this.
+    pub down_to: Timestamp,
+    /// What was created before this is not asked for by id either.
+    pub horizon: Timestamp,
+    /// Notifications asked for by id; the rest have their turn in the next round.
+    pub ids_max: usize,
+}
+
+/// What a round came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Requests sent.
+    pub requests: u64,
+    /// Notifications and messages that were told of; one that was shown twice counts twice.
+    pub seen: u64,
+    /// Notifications that the platform does not know, or no longer.
+    pub not_found: u64,
+    /// What could not be understood.
+    pub unreadable: u64,
+    /// What was news, in the order of [`Heals::ALL`].
+    pub healed: [u64; Heals::ALL.len()],
+    /// Instants at which more were created than a page shows: some may not have been seen.
+    pub cut_instants: usize,
+}
+
+impl Report {
+    /// How many of what was healed.
+    pub fn healed(&self) -> impl Iterator<Item = (Heals, u64)> {
+        Heals::ALL.into_iter().zip(self.healed)
+    }
+}
+
+/// A list that was not read to its end: how far, and when it was begun.
+#[derive(Debug)]
+struct BrokenOff {
+    list: List,
+    scan: Scan,
+    began_at: Timestamp,
+}
+
+/// What is remembered from round to round, in memory: losing it costs requests.
+#[derive(Debug, Default)]
+pub struct Memory {
+    broken_off: Vec<BrokenOff>,
+    /// Ids were asked for up to this key.
+    asked_through: i64,
+    /// Keys of notifications that the platform does not know.
+    gone: HashSet<i64>,
+}
+
+/// Which of the notifications that have not come to an end are asked for by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// Those that were created before the lists are read down to.
+    NotReached,
+    /// Those that should have been on a page and were not.
+    NotShown,
+}
+
+/// What is asked for by id.
+#[derive(Debug)]
+struct Ids {
+    /// How many more may be.
+    left: usize,
+    /// Keys of what the platform does not know.
+    not_found: Vec<i64>,
+}
+
+/// Told how far the lists are read, in seconds of the time they cover, and how many there are.
+pub type Progress<'p> = dyn FnMut(i64, i64) + Send + 'p;
+
+/// A source that is asked.
+pub struct Round<'r, K> {
+    /// Its name.
+    pub source: Arc<str>,
+    /// Whom to ask.
+    pub platform: &'r Platform,
+    /// What is known.
+    pub known: &'r Known,
+    /// Who keeps what is news.
+    pub keep: K,
+    /// When to ask.
+    pub budget: &'r mut Budget,
+    /// What is remembered.
+    pub memory: &'r mut Memory,
+    /// For pauses.
+    pub chance: &'r mut Chance,
+    /// The time.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: UpstreamMetrics,
+    /// Told how far it is.
+    pub progress: &'r mut Progress<'r>,
+    /// What it comes to.
+    pub report: Report,
+    /// Ids of what a page showed and that has not come to an end.
+    pub still_open: HashSet<String>,
+}
+
+impl<K> std::fmt::Debug for Round<'_, K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Round").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl<K: Keep + Send> Round<'_, K> {
+    /// Asks for everything. What was found by then is in [`Round::report`] however it ends.
+    ///
+    /// # Errors
+    /// Why it could not be asked for to the end.
+    pub async fn run(&mut self, order: Order) -> Result<(), Ended> {
+        self.keep.ready().await?;
+        self.still_open.clear();
+        let mut ids = Ids { left: order.ids_max, not_found: Vec::new() };
+        self.ask_for_what_pages_do_not_reach(order, &mut ids).await?;
+        self.read_lists(order).await?;
+        // A list shows what was sent with keys of one kind; by its id, all is known.
+        self.ask_between(order, Which::NotShown, (0, i64::MAX), &mut ids).await?;
+        // Only now: where lists are not shown either, it says nothing that one of them is not known.
+        if self.memory.gone.len() + ids.not_found.len() > GONE_MAX {
+            self.memory.gone.clear();
+        }
+        self.memory.gone.extend(ids.not_found);
+        Ok(())
+    }
+
+    /// Goes on behind what was asked for by id the last time.
+    async fn ask_for_what_pages_do_not_reach(
+        &mut self,
+        order: Order,
+        ids: &mut Ids,
+    ) -> Result<(), Ended> {
+        let begin = self.memory.asked_through;
+        for between in [(begin, i64::MAX), (0, begin)] {
+            self.ask_between(order, Which::NotReached, between, ids).await?;
+            if ids.left == 0 {
+                return Ok(());
+            }
+        }
+        self.memory.asked_through = 0;
+        Ok(())
+    }
+
+    async fn ask_between(
+        &mut self,
+        order: Order,
+        which: Which,
+        (mut behind, through): (i64, i64),
+        ids: &mut Ids,
+    ) -> Result<(), Ended> {
+        let mut wrong_in_a_row = 0;
+        loop {
+            let place = (order.horizon, behind);
+            let rows = self.known.outstanding(&self.source, place, ROWS_AT_ONCE)?;
+            let is_last = rows.len() < ROWS_AT_ONCE;
+            for row in rows.into_iter().take_while(|row| row.key <= through) {
+                behind = row.key;
+                if !self.is_to_be_asked_for(&row, which, order) {
+                    continue;
+                }
+                if ids.left == 0 {
+                    return Ok(());
+                }
+                ids.left -= 1;
+                if which == Which::NotReached {
+                    // Before it is asked for: one that cannot be must not be in the way for ever.
+                    self.memory.asked_through = row.key;
+                }
+                match self.ask(Question::Notification(&row.id)).await {
+                    Ok(page) => {
+                        wrong_in_a_row = 0;
+                        self.take(page).await?;
+                    }
+                    Err(Fault::NotFound) => {
+                        self.report.not_found += 1;
+                        ids.not_found.push(row.key);
+                    }
+                    Err(Fault::Wrong { .. }) if wrong_in_a_row < FAILURES_MAX => {
+                        wrong_in_a_row += 1;
+                        self.report.unreadable += 1;
+                    }
+                    Err(fault) => return Err(Ended::Upstream(fault)),
+                }
+            }
+            if is_last || behind >= through {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_to_be_asked_for(&self, row: &Outstanding, which: Which, order: Order) -> bool {
+        let is_in_time = row.created_at.is_none_or(|at| at >= order.horizon);
+        let is_reached = row.created_at.is_some_and(|at| at >= order.down_to);
+        let is_one_of_them = match which {
+            Which::NotReached => !is_reached,
+            Which::NotShown => is_reached && !self.still_open.contains(&row.id),
+        };
+        is_in_time && is_one_of_them && is_uuid(&row.id) && !self.memory.gone.contains(&row.key)
+    }
+
+    async fn read_lists(&mut self, order: Order) -> Result<(), Ended> {
+        for list in [List::Notifications, List::Messages] {
+            let Some(first) = self.platform.first_page(list) else { continue };
+            let place = self.memory.broken_off.iter().position(|broken| broken.list == list);
+            let broken = place.map(|place| self.memory.broken_off.swap_remove(place));
+            let begun = broken.as_ref().map(|broken| broken.began_at.plus_seconds(-OVERLAP_S));
+            let down_to = begun.map_or(order.down_to, |begun| begun.max(order.down_to));
+            let scan = Scan::new(first, down_to);
+            // If this one breaks off too, what was behind it is read from there.
+            self.read(list, scan, order).await?;
+            if let Some(BrokenOff { scan, .. }) = broken {
+                self.read(list, scan, order).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, list: List, mut scan: Scan, order: Order) -> Result<(), Ended> {
+        let whole = seconds(order.down_to, order.now);
+        while let Some(place) = scan.next().cloned() {
+            if let Err(ended) = self.read_page(list, &mut scan, place).await {
+                self.break_off(list, scan, order);
+                return Err(ended);
+            }
+            let reached = scan.reached().unwrap_or(order.now).max(order.down_to);
+            (self.progress)(seconds(reached, order.now), whole);
+        }
+        self.report.cut_instants += scan.cut_instants;
+        Ok(())
+    }
+
+    async fn read_page(
+        &mut self,
+        list: List,
+        scan: &mut Scan,
+        place: super::scan::Place,
+    ) -> Result<(), Ended> {
+        let page = self.ask(Question::Page(list, &place)).await.map_err(Ended::Upstream)?;
+        let elements = page.said.len() + page.unreadable;
+        let shown: Vec<Shown> = page.said.iter().map(shown).collect();
+        let open = page.said.iter().filter(|said| is_open(said));
+        self.still_open.extend(open.map(|said| said.event.id().to_owned()));
+        self.take(page).await?;
+        scan.take(&shown, elements);
+        Ok(())
+    }
+
+    fn break_off(&mut self, list: List, scan: Scan, order: Order) {
+        let scan = scan.as_deep_as(order.down_to);
+        self.memory.broken_off.push(BrokenOff { list, scan, began_at: order.now });
+    }
+
+    /// Asks, again and again if that may help, when there is a request left to be spent.
+    async fn ask(&mut self, question: Question<'_>) -> Result<Page, Fault> {
+        let mut failures = 0;
+        loop {
+            while let Err(wait) = self.budget.spend(Instant::now()) {
+                sleep(wait).await;
+            }
+            self.report.requests += 1;
+            let asked = self.platform.ask(question).await;
+            self.metrics.asked(outcome(&asked));
+            let fault = match asked {
+                Ok(page) => return Ok(page),
+                Err(fault) => fault,
+            };
+            let may_pass = fault.may_pass().filter(|asked_for| *asked_for <= RETRY_AFTER_MAX);
+            let Some(asked_for) = may_pass.filter(|_| failures + 1 < FAILURES_MAX) else {
+                return Err(fault);
+            };
+            sleep(asked_for.max(BACKOFF.pause(failures, self.chance))).await;
+            failures += 1;
+        }
+    }
+
+    /// Has what is news kept.
+    async fn take(&mut self, page: Page) -> Result<(), Ended> {
+        self.report.seen += page.said.len() as u64;
+        self.report.unreadable += page.unreadable as u64;
+        // Without knowing what is acknowledged and not settled yet, it would be taken for news.
+        self.keep.ready().await?;
+        let heals = self.known.look(&self.source, &page.said)?;
+        let at = self.clock.now();
+        let news = page.said.into_iter().zip(heals);
+        let pieces: Vec<Piece> = news
+            .filter_map(|(Said { body, .. }, heals)| Some(Piece { heals: heals?, body, at }))
+            .collect();
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let healed: Vec<Heals> = pieces.iter().map(|piece| piece.heals).collect();
+        self.keep.keep(&self.source, pieces).await?;
+        for heals in healed {
+            self.report.healed[heals as usize] += 1;
+            self.metrics.healed(heals as usize);
+        }
+        Ok(())
+    }
+}
+
+fn shown(said: &Said) -> Shown {
+    Shown { id: said.event.id().to_owned(), created_at: said.created_at }
+}
+
+fn is_open(said: &Said) -> bool {
+    match &said.event.news {
+        News::Message(_) => false,
+        News::Notification(report) => {
+            let status = report.standing.as_ref().map(|standing| standing.status.as_str());
+            status.is_none_or(|status| !ENDS.contains(&status))
+        }
+    }
+}
+
+fn outcome(asked: &Result<Page, Fault>) -> Asked {
+    match asked {
+        Ok(_) => Asked::Answered,
+        Err(Fault::NotFound) => Asked::NotFound,
+        Err(Fault::Passing { .. }) => Asked::Failed,
+        Err(Fault::Limited { .. }) => Asked::Limited,
+        Err(Fault::Denied { .. }) => Asked::Denied,
+        Err(Fault::Wrong { .. }) => Asked::Wrong,
+    }
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> i64 {
+    to.unix_micros().saturating_sub(from.unix_micros()).max(0) / 1_000_000
+}
