@@ -59,6 +59,23 @@ impl Halves {
         metrics: &Arc<Metrics>,
         lock: &Arc<Lock>,
     ) -> Result<Self, StartError> {
+        let mut halves = Self::start_without_forwarding(settings, clock, metrics, lock)?;
+        let Self { files, journal, settled, settler, .. } = &halves;
+        halves.forwarder =
+            start_forwarding(settings, &files[1], journal, settled, settler, (clock, metrics))?;
+        Ok(halves)
+    }
+
+    /// The same, for a command that changes the files for a while: what sinks are owed stays owed.
+    ///
+    /// # Errors
+    /// As [`Halves::start`].
+    pub fn start_without_forwarding(
+        settings: &Settings,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+        lock: &Arc<Lock>,
+    ) -> Result<Self, StartError> {
         let files = [settings.store.journal_path(), settings.store.path.clone()];
         let opened = settle::open_beside(&files[1], &files[0], clock)?;
         let (journal, writer, tell_callers) = start_journal(settings, &files[0], metrics, lock)?;
@@ -76,9 +93,7 @@ impl Halves {
         count_owed(&settings.sinks, &opened, metrics)?;
         let (settler, settled) =
             start_settling(settings, &files, opened, (&journal, owed_to), clock, (metrics, lock))?;
-        let forwarder =
-            start_forwarding(settings, &files[1], &journal, &settled, &settler, (clock, metrics))?;
-        Ok(Self { files, journal, settled, writer, settler, forwarder, checkpointers })
+        Ok(Self { files, journal, settled, writer, settler, forwarder: None, checkpointers })
     }
 
     /// What someone who shows `key` may ask for.

@@ -1,8 +1,8 @@
-//! What someone who can read the receiver's control file may ask of it: to prune, and to change what
-//! is owed to sinks.
+//! What someone who can read the receiver's control file may ask of it: to prune, to change what is
+//! owed to sinks, and to keep what a platform told.
 //!
-//! A running receiver holds the only writing connections of its files, so `receiptd prune` and
-//! `receiptd outbox` ask it to do the work. The key to ask with is made anew at each start and stands, with the address, in
+//! A running receiver holds the only writing connections of its files, so `receiptd prune`,
+//! `receiptd outbox` and `receiptd reconcile` ask it to do the work. The key to ask with is made anew at each start and stands, with the address, in
 //! a file beside the state that only the receiver's own user can read.
 
 use std::fmt;
@@ -22,6 +22,8 @@ use subtle::ConstantTimeEq as _;
 use super::{Answer, text};
 use crate::clock::{Clock, Timestamp};
 use crate::journal::Journal;
+use crate::journal::reader::Reader;
+use crate::reconcile::keep::{InJournal, Keep as _, Piece};
 use crate::settle::prune::{Hands, Order, PruneError, Work, prune};
 use crate::settle::{OnThread, Settled};
 use crate::sqlite::Fault;
@@ -34,8 +36,26 @@ pub const PRUNE_PATH: &str = "/control/prune";
 /// Where to ask for a change of the outbox. The body is an [`outbox_ask::Order`] as JSON.
 pub const OUTBOX_PATH: &str = "/control/outbox";
 
+/// Where to hand over what a platform told. The body is a [`Polled`] as JSON.
+pub const POLLED_PATH: &str = "/control/polled";
+
+/// All of them.
+pub(super) const PATHS: [&str; 3] = [PRUNE_PATH, OUTBOX_PATH, POLLED_PATH];
+
 /// The longest order.
 const ORDER_BYTES_MAX: usize = 64 << 10;
+
+/// The most that is handed over at once, in bytes.
+const POLLED_BYTES_MAX: usize = 16 << 20;
+
+/// What a source's platform told and is news.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct Polled {
+    /// The source.
+    pub source: String,
+    /// What is to be kept.
+    pub pieces: Vec<Piece>,
+}
 
 /// The key, and the hands to work with.
 pub struct Control {
@@ -87,7 +107,7 @@ impl Hands for LiveHands {
 }
 
 impl Control {
-    /// Answers a request for [`PRUNE_PATH`] or [`OUTBOX_PATH`].
+    /// Answers a request for one of [`PATHS`].
     pub(super) async fn serve(
         &self,
         request: Request<Incoming>,
@@ -100,8 +120,10 @@ impl Control {
         if !self.is_key(request.headers().get(AUTHORIZATION)) {
             return text(StatusCode::UNAUTHORIZED, "the key stands in the control file\n");
         }
-        if request.uri().path() == OUTBOX_PATH {
-            return self.change_outbox(request, clock.now()).await;
+        match request.uri().path() {
+            OUTBOX_PATH => return self.change_outbox(request, clock.now()).await,
+            POLLED_PATH => return self.keep(request, settled).await,
+            _ => {}
         }
         let Some(order) = request.uri().query().and_then(|query| parse_order(query, clock.now()))
         else {
@@ -163,6 +185,33 @@ impl Control {
                 text(StatusCode::INTERNAL_SERVER_ERROR, said)
             }
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "changing the outbox panicked\n"),
+        }
+    }
+
+    /// Appends what a round by hand found to be news, and answers once it is settled.
+    async fn keep(&self, request: Request<Incoming>, settled: &Settled) -> Answer {
+        let body = Limited::new(request.into_body(), POLLED_BYTES_MAX).collect().await;
+        let polled =
+            body.ok().and_then(|body| serde_json::from_slice::<Polled>(&body.to_bytes()).ok());
+        let Some(Polled { source, pieces }) = polled else {
+            return text(StatusCode::BAD_REQUEST, "expected what was polled as JSON\n");
+        };
+        let known = Reader::open(&self.files[0]).ok().and_then(|reader| reader.dialects().ok());
+        if !known.is_some_and(|known| known.contains_key(source.as_str())) {
+            return text(StatusCode::BAD_REQUEST, "the receiver has no such source\n");
+        }
+        let heals: Vec<_> = pieces.iter().map(|piece| piece.heals).collect();
+        let mut journal = InJournal { journal: self.journal.clone(), settled: settled.clone() };
+        match journal.keep(&Arc::from(source.as_str()), pieces).await {
+            Ok(()) => {
+                let metrics = self.metrics.upstream(&source);
+                heals.into_iter().for_each(|heals| metrics.healed(heals as usize));
+                text(StatusCode::NO_CONTENT, "")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what a platform told by hand was not kept");
+                text(StatusCode::SERVICE_UNAVAILABLE, "it was not kept; see the receiver's log\n")
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What can be asked: health, metrics, and whether everything acknowledged is settled.
 //!
 //! On the admin listener only, which belongs on loopback or an inner network. Nothing here changes
-//! anything, except that a running receiver prunes when [`control`] is asked to by someone who can
+//! anything, except that a running receiver prunes, or keeps what a platform told, when [`control`] is asked to by someone who can
 //! read its control file.
 
 use std::convert::Infallible;
@@ -129,7 +129,7 @@ impl Api {
     }
 
     async fn serve(&self, request: Request<Incoming>) -> Answer {
-        if matches!(request.uri().path(), control::PRUNE_PATH | control::OUTBOX_PATH) {
+        if control::PATHS.contains(&request.uri().path()) {
             return match &self.behind {
                 Behind::Files(files) => {
                     files.control.serve(request, &files.settled, &self.clock).await

@@ -1,6 +1,6 @@
 //! `receiptd explain`: why a notification has the status it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use super::flags::ConfigFlags;
 use super::output::{self, moment, plain};
 use super::show::{Format, not_found};
 use super::verdict::{Line, Told, Verdict, judge};
-use crate::callback::{Callback, News, Report};
+use crate::callback::{Callback, News, Origin, Report};
 use crate::journal;
 use crate::provider::{self, Dialect};
 use crate::state::read::{HistoryLine, NotificationRow, Reader};
@@ -89,14 +89,23 @@ fn explain(
             callbacks.entry(line.seq).or_default().push(line);
         }
     }
-    let mut told = Vec::new();
+    let (mut told, mut polled) = (Vec::new(), HashSet::new());
     for (seq, lines) in callbacks {
         match journal.at(seq)? {
             None => told.extend(lines.into_iter().map(Told::Pruned)),
-            Some(callback) => told.extend(read_again(dialect, &callback, id, lines)),
+            Some(callback) => {
+                if callback.origin == Origin::Polled {
+                    polled.insert(seq);
+                }
+                told.extend(read_again(dialect, &callback, id, lines));
+            }
         }
     }
-    Ok(judge(told, status.as_deref(), *completed_at))
+    let mut lines = judge(told, status.as_deref(), *completed_at);
+    for line in lines.iter_mut().filter(|line| polled.contains(&line.history.seq)) {
+        line.why = format!("told when asked, not called back; {}", line.why);
+    }
+    Ok(lines)
 }
 
 /// The events of one body about the notification `id`, each with its line of history. Lines of one

@@ -39,6 +39,9 @@ mod junit;
 
 pub mod prune;
 
+pub mod reconcile;
+mod reconcile_asked;
+
 mod progress;
 
 pub mod healthcheck;
@@ -211,6 +214,7 @@ enum Command {
     CheckDb(check_db::Args),
     Backup(backup::Args),
     Prune(prune::Args),
+    Reconcile(reconcile::Args),
     Healthcheck(healthcheck::Args),
 }
 
@@ -236,6 +240,7 @@ impl Command {
             Self::CheckDb(args) => check_db::run(args, &env, out),
             Self::Backup(args) => backup::run(args, &env, out),
             Self::Prune(args) => prune::run(args, &env, out),
+            Self::Reconcile(args) => reconcile::run(args, &env, out),
             Self::Healthcheck(args) => healthcheck::run(args, &env, out),
         }
     }

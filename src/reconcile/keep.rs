@@ -18,7 +18,7 @@ use crate::journal::{Entry, Journal, Refused};
 use crate::settle::Settled;
 
 /// Entries handed over at once: what they may add to the wait of a callback is one such commit.
-const ENTRIES_MAX: usize = 64;
+pub const ENTRIES_MAX: usize = 64;
 
 /// With more callbacks than this in its queue, the journal is busy.
 const BUSY_CALLBACKS: usize = 64;

@@ -4,7 +4,6 @@
 //! the time since the last one began is over, and once more after a start, at a moment by chance. A round
 //! that fails is told of once, until it fails for another reason or succeeds.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +17,7 @@ use tokio::time::sleep;
 use super::budget::Budget;
 use super::keep::InJournal;
 use super::known::Known;
-use super::round::{Ended, Memory, OVERLAP_S, Order, Report, Round};
+use super::round::{Ended, Memory, OVERLAP_S, Order, Report, Round, Seen};
 use super::upstream::Platform;
 use crate::clock::{Clock, Timestamp};
 use crate::config::settings::{Source, Upstream};
@@ -225,7 +224,7 @@ impl Follower {
             metrics: self.metrics.clone(),
             progress: &mut |_, _| {},
             report: Report::default(),
-            still_open: HashSet::new(),
+            seen: Seen::default(),
         };
         let ended = round.run(order).await;
         let report = round.report;

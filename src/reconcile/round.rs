@@ -18,7 +18,7 @@ use super::keep::{Keep, Piece};
 use super::known::{Heals, Known, Unknown};
 use super::scan::{Scan, Shown};
 use super::upstream::{List, Platform, Question};
-use crate::callback::News;
+use crate::callback::{Fingerprint, News};
 use crate::clock::{Clock, Timestamp};
 use crate::forward::backoff::{Backoff, Chance};
 use crate::journal::Refused;
@@ -170,8 +170,17 @@ pub struct Round<'r, K> {
     pub progress: &'r mut Progress<'r>,
     /// What it comes to.
     pub report: Report,
+    /// What it has seen.
+    pub seen: Seen,
+}
+
+/// What a round has seen so far.
+#[derive(Debug, Default)]
+pub struct Seen {
     /// Ids of what a page showed and that has not come to an end.
-    pub still_open: HashSet<String>,
+    open: HashSet<String>,
+    /// What was kept.
+    kept: HashSet<Fingerprint>,
 }
 
 impl<K> std::fmt::Debug for Round<'_, K> {
@@ -187,7 +196,6 @@ impl<K: Keep + Send> Round<'_, K> {
     /// Why it could not be asked for to the end.
     pub async fn run(&mut self, order: Order) -> Result<(), Ended> {
         self.keep.ready().await?;
-        self.still_open.clear();
         let mut ids = Ids { left: order.ids_max, not_found: Vec::new() };
         self.ask_for_what_pages_do_not_reach(order, &mut ids).await?;
         self.read_lists(order).await?;
@@ -270,7 +278,7 @@ impl<K: Keep + Send> Round<'_, K> {
         let is_reached = row.created_at.is_some_and(|at| at >= order.down_to);
         let is_one_of_them = match which {
             Which::NotReached => !is_reached,
-            Which::NotShown => is_reached && !self.still_open.contains(&row.id),
+            Which::NotShown => is_reached && !self.seen.open.contains(&row.id),
         };
         is_in_time && is_one_of_them && is_uuid(&row.id) && !self.memory.gone.contains(&row.key)
     }
@@ -316,7 +324,7 @@ impl<K: Keep + Send> Round<'_, K> {
         let elements = page.said.len() + page.unreadable;
         let shown: Vec<Shown> = page.said.iter().map(shown).collect();
         let open = page.said.iter().filter(|said| is_open(said));
-        self.still_open.extend(open.map(|said| said.event.id().to_owned()));
+        self.seen.open.extend(open.map(|said| said.event.id().to_owned()));
         self.take(page).await?;
         scan.take(&shown, elements);
         Ok(())
@@ -361,6 +369,8 @@ impl<K: Keep + Send> Round<'_, K> {
         let news = page.said.into_iter().zip(heals);
         let pieces: Vec<Piece> = news
             .filter_map(|(Said { body, .. }, heals)| Some(Piece { heals: heals?, body, at }))
+            // Pages overlap, and whoever keeps it may only pretend to.
+            .filter(|piece| self.seen.kept.insert(Fingerprint::of(&piece.body)))
             .collect();
         if pieces.is_empty() {
             return Ok(());

@@ -4,6 +4,7 @@ mod platform;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod by_hand;
 mod healing;
 mod troubles;
 

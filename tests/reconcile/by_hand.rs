@@ -1,0 +1,164 @@
+//! `receiptd reconcile`: without a receiver, beside one, and only to see.
+
+use std::fs;
+
+use crate::platform::{Kind, Platform, Row, SECRET, Text, Trouble, WRITTEN, ago, id};
+use crate::support::{Client, Ended, Setup, metric, open, receiptd, rows, run};
+use crate::{call_back, entries, setup_with, statuses, upstream};
+
+/// A configuration whose upstream only a command knows of: the receiver asks nobody.
+fn setup() -> (Platform, Setup, String) {
+    let platform = Platform::start(Kind::Gc);
+    let setup = Setup::new();
+    let section = upstream(&setup, &platform, "every = \"1h\"");
+    (platform, setup, section)
+}
+
+impl Setup {
+    /// Runs a command with the configuration and this section behind it.
+    fn command(&self, section: &str, arguments: &[&str]) -> Ended {
+        let own = fs::read_to_string(self.write()).unwrap();
+        let config = self.path("command.toml");
+        fs::write(&config, format!("{own}{section}")).unwrap();
+        let arguments = [arguments, &["--config", config.to_str().unwrap()]].concat();
+        let ended = run(&mut receiptd(self.folder.path(), &arguments));
+        assert!(!format!("{ended:?}").contains(SECRET), "{ended:?}");
+        ended
+    }
+}
+
+#[test]
+fn a_round_by_hand_heals_while_no_receiver_runs_and_says_what() {
+    let (platform, setup, section) = setup();
+    let server = setup.start();
+    call_back(&server, &Row::new(1, "sending", 500).callback());
+    call_back(&server, &Row { is_listed: false, ..Row::new(2, "sending", 400) }.callback());
+    server.stop();
+    platform.add([
+        Row::new(1, "delivered", 500),
+        Row { is_listed: false, ..Row::new(2, "permanent-failure", 400) },
+        Row::new(3, "delivered", 300),
+    ]);
+    platform.state().texts.push(Text { id: id(9), created_at: ago(200) });
+    let ended = setup.command(&section, &["reconcile"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let said = "healed 2 statuses, 1 notification never heard of, 1 received text\n";
+    assert!(ended.stdout.contains(said), "{}", ended.stdout);
+    let expected = [(1, "delivered"), (2, "permanent-failure"), (3, "delivered")];
+    assert_eq!(
+        statuses(&setup),
+        expected.map(|(number, status)| format!("{}|{status}", id(number)))
+    );
+    assert_eq!((entries(&setup, 0), entries(&setup, 1)), (2, 4));
+    let again = setup.command(&section, &["reconcile"]);
+    assert!(again.stdout.contains("nothing was missing"), "{}", again.stdout);
+    assert_eq!(entries(&setup, 1), 4);
+    for command in ["check-db", "rebuild", "check-db"] {
+        let ended = setup.command(&section, &[command]);
+        assert_eq!(ended.code, Some(0), "{command} {ended:?}");
+    }
+    let why = setup.command(&section, &["explain", &id(1)]).stdout;
+    assert!(why.contains("told when asked, not called back; wins: latest completed_at"), "{why}");
+}
+
+#[test]
+fn beside_a_receiver_the_receiver_is_handed_what_is_new() {
+    let (platform, setup, section) = setup();
+    let server = setup.start();
+    let known: Vec<Row> = (0..150).map(|n| Row::new(n, "sending", 900 - n as i64)).collect();
+    call_back(&server, &known[0].callback());
+    platform.state().page_size = 100;
+    platform.add(known);
+    platform.set(0, "delivered");
+    let ended = setup.command(&section, &["reconcile"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let said = "healed 1 status, 149 notifications never heard of\n";
+    assert!(ended.stdout.contains(said), "{}", ended.stdout);
+    assert_eq!(statuses(&setup).len(), 150, "it is settled when the command ends");
+    let series = "receiptd_reconcile_healed_total{source=\"passport\",kind=\"notification\"}";
+    assert_eq!(metric(&server.metrics(), series), Some(149.0));
+    let again = setup.command(&section, &["reconcile"]);
+    assert!(again.stdout.contains("nothing was missing"), "{}", again.stdout);
+    assert_eq!(entries(&setup, 1), 150);
+    for file in fs::read_dir(setup.folder.path()).unwrap().map(Result::unwrap) {
+        let content = fs::read(file.path()).unwrap();
+        let has = content.windows(WRITTEN.len()).any(|part| part == WRITTEN.as_bytes());
+        assert!(!has, "{:?}", file.file_name());
+    }
+}
+
+#[test]
+fn a_dry_run_keeps_nothing_beside_a_receiver_or_without_one() {
+    let (platform, setup, section) = setup();
+    platform.add((0..3).map(|n| Row::new(n, "delivered", 60 + n as i64)));
+    let server = setup.start();
+    let look = || {
+        let ended = setup.command(&section, &["reconcile", "--dry-run"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stdout.contains("would heal 3 notifications never heard of\n"), "{ended:?}");
+    };
+    look();
+    server.stop();
+    look();
+    assert_eq!((entries(&setup, 1), statuses(&setup).len()), (0, 0));
+}
+
+#[test]
+fn it_asks_only_whom_and_since_when_it_is_told() {
+    let (platform, setup, section) = setup();
+    platform.state().page_size = 10;
+    platform.add((0..60).map(|n| Row::new(n, "delivered", 60 * n as i64 + 30)));
+    let server = setup.start();
+    let ended = setup.command(&section, &["reconcile", "--source", "passport", "--since", "20m"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!((20..=30).contains(&statuses(&setup).len()), "{}", statuses(&setup).len());
+    let ended = setup.command(&section, &["reconcile", "--source", "nobody"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let ended = setup.command("", &["reconcile"]);
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert!(ended.stderr.contains("[source.upstream]"), "{}", ended.stderr);
+    server.stop();
+}
+
+#[test]
+fn what_could_not_be_asked_for_is_said_and_what_was_found_by_then_is_kept() {
+    let (platform, setup, section) = setup();
+    platform.state().page_size = 3;
+    platform.add((0..9).map(|n| Row::new(n, "delivered", 60 + n as i64)));
+    let older = "/v2/notifications?include_jobs=true&older";
+    platform.trouble(older, Trouble::status(403, ""), usize::MAX);
+    let server = setup.start();
+    let ended = setup.command(&section, &["reconcile"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("healed 3 notifications never heard of"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("not everything was asked for"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("answered 403"), "{}", ended.stdout);
+    assert_eq!(statuses(&setup).len(), 3);
+    server.stop();
+}
+
+#[test]
+fn only_who_can_read_the_control_file_can_hand_over_what_a_platform_told() {
+    let platform = Platform::start(Kind::Gc);
+    let setup = setup_with(&platform, Kind::Gc, "every = \"1h\"");
+    let server = setup.start();
+    let control = fs::read_to_string(setup.path("receiptd.db.control")).unwrap();
+    let key = control.lines().nth(1).unwrap();
+    let ask = |key: &str, source: &str| {
+        let body = format!(
+            r#"{{"source": "{source}", "pieces": [{{"heals": "status", "at": "2026-11-22T10:00:00Z", "body": "{{\"id\": \"n\", \"status\": \"sent\", \"type\": \"sms\"}}"}}]}}"#
+        );
+        Client::connect(server.admin)
+            .ask(format!(
+                "POST /control/polled HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            ))
+            .status
+    };
+    assert_eq!(ask("not-the-key", "passport"), 401);
+    assert_eq!(ask(key, "another"), 400);
+    assert_eq!(rows(&open(&setup.journal()), "SELECT count(*) FROM callback"), ["0"]);
+    assert_eq!(ask(key, "passport"), 204);
+    assert_eq!(statuses(&setup), ["n|sent"]);
+}
