@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 
-/// One entry of the journal: an authentic POST as it came, or what its platform said when asked.
+/// One entry of the journal: an authentic POST as it came, what its platform said when asked, or what the
+/// app says it sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
     /// Position in the journal: grows by commit order, never used twice.
@@ -34,6 +35,8 @@ pub enum Origin {
     CalledBack,
     /// We asked its platform.
     Polled,
+    /// The app said that it was sent.
+    Expected,
 }
 
 impl Origin {
@@ -42,14 +45,32 @@ impl Origin {
         match self {
             Self::CalledBack => 0,
             Self::Polled => 1,
+            Self::Expected => 2,
         }
     }
 
     /// The one of that number. No version of the journal that this program opens holds another; read
     /// as a callback, such an entry would be unrecognised and stop nothing.
     pub fn from_number(number: i64) -> Self {
-        if number == Self::Polled.number() { Self::Polled } else { Self::CalledBack }
+        match number {
+            1 => Self::Polled,
+            2 => Self::Expected,
+            _ => Self::CalledBack,
+        }
     }
+}
+
+/// A notification that the app says it sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Expected {
+    /// The id that the platform gave it; never empty.
+    pub id: String,
+    /// The app's own reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Until when the app wants to hear of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
 }
 
 /// What kind of news an event is; the words are those of the `history` table.

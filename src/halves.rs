@@ -15,6 +15,7 @@ use crate::config::settings::{Credentials, Deliver, Settings, Sink, Source, Toke
 use crate::forward::forwarder::{self, Forwarder};
 use crate::journal::{self, Journal, SourceRow};
 use crate::lock::Lock;
+use crate::lookout::Lookout;
 use crate::provider::Provider;
 use crate::receiver::StartError;
 use crate::reconcile::reconciler;
@@ -115,6 +116,16 @@ impl Halves {
             settled: self.settled.clone(),
             on_thread: self.settler.on_thread(),
             clock: clock.clone(),
+        }
+    }
+
+    /// What looks out for what should have come.
+    pub fn lookout(&self, clock: &Clock, metrics: &Arc<Metrics>) -> Lookout {
+        Lookout {
+            files: self.files.clone(),
+            on_thread: self.settler.on_thread(),
+            clock: clock.clone(),
+            metrics: Arc::clone(metrics),
         }
     }
 

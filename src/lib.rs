@@ -48,6 +48,7 @@
 //! | [`state`] | the public tables, their migrations, every `SELECT` and `INSERT` on them | providers, what a status means |
 //! | [`forward`] | sends what is owed to sinks: order, back-off, breaker, parking; one file a kind of sink | providers, who is calling |
 //! | [`reconcile`] | asks platforms for what they never called back about, and appends what is news | who is calling, sinks, what a status means |
+//! | [`lookout`] | counts once a minute what should have come and has not | who is calling, sinks |
 //! | [`relay`] | in place of both files: passes each callback on to sinks before it is answered | who is calling |
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
 //! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
@@ -217,6 +218,8 @@ pub mod state;
 pub mod forward;
 
 pub mod reconcile;
+
+pub mod lookout;
 
 pub mod relay;
 

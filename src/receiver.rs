@@ -37,6 +37,7 @@ use crate::config::settings::{Settings, Source, Store, StoreKind, To};
 use crate::halves::{Halves, prepare_sources, remember};
 use crate::journal::Refused;
 use crate::lock::{Lock, LockError, check_file_system};
+use crate::lookout::Lookout;
 use crate::receive::keeper::{IsKept, Keeper};
 use crate::receive::refusals::Refusals;
 use crate::receive::request::FrontDoor;
@@ -139,6 +140,7 @@ enum Behind {
 /// Both files, and what says that they are ours. Dropped in this order: the lock last.
 #[derive(Debug)]
 struct Kept {
+    lookout: Lookout,
     reconciler: Reconciler,
     halves: Halves,
     _control_file: ControlFile,
@@ -194,6 +196,9 @@ impl Receiver {
         if let (Some(reloader), Some(in_force)) = (tls, in_force) {
             let (look, metrics) = (Arc::clone(&look_at_tls), Arc::clone(&door.metrics));
             background.push(tokio::spawn(follow_tls_files(reloader, in_force, look, metrics)));
+        }
+        if let Behind::Files(kept) = &behind {
+            background.push(tokio::spawn(kept.lookout.clone().run()));
         }
         if let Behind::Relay(relay) = &behind {
             background.push(tokio::spawn(Arc::clone(relay).prove()));
@@ -348,7 +353,7 @@ impl Behind {
 
 impl Kept {
     async fn stop(self, deadline: Instant) -> Ended {
-        let Self { reconciler, halves, _control_file, _lock } = self;
+        let Self { reconciler, halves, _control_file, _lock, .. } = self;
         let progress = Arc::clone(halves.journal.progress());
         let ending = tokio::task::spawn_blocking(move || {
             reconciler.stop(deadline);
@@ -400,7 +405,8 @@ fn prepare_files(
         control: halves.control(control_file.key(), metrics),
     }));
     let reconciler = Reconciler::start(&sources, halves.asking(clock), Arc::clone(metrics))?;
-    let kept = Kept { reconciler, halves, _control_file: control_file, _lock: lock };
+    let lookout = halves.lookout(clock, metrics);
+    let kept = Kept { lookout, reconciler, halves, _control_file: control_file, _lock: lock };
     Ok(Prepared { behind: Behind::Files(Box::new(kept)), keeper, asked, sources, new_token })
 }
 

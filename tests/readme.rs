@@ -12,7 +12,7 @@ use std::time::Duration;
 use receiptd::clock::Clock;
 use receiptd::config::{self, Flags, Layers};
 use receiptd::sqlite::{self, Access, Durability, Schema};
-use receiptd::telemetry::{Metrics, Snapshot};
+use receiptd::telemetry::{Expectation, Metrics, Snapshot};
 use receiptd::{journal, state};
 use rusqlite::Connection;
 use rusqlite::fallible_iterator::FallibleIterator as _;
@@ -220,6 +220,7 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
     source.retiring_token_used("2026-11", now);
     metrics.sink("app");
     metrics.upstream("passport");
+    metrics.expects("passport", &Expectation::default());
     metrics.relay("app");
     metrics.token_ends("passport", "2026-11", now);
     metrics.answered(Duration::from_millis(1));

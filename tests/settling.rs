@@ -52,7 +52,7 @@ fn fixtures() -> Vec<(Arc<str>, Vec<u8>)> {
     bodies
 }
 
-/// What the platforms say when asked, of the notifications and messages that the fixtures are about.
+/// What the platforms say when asked, and the apps say they sent, of the notifications and messages that the fixtures are about.
 fn answers() -> Vec<(Arc<str>, Origin, Vec<u8>)> {
     let n = "740e5834-3a29-46b4-9a6f-16142fde533a";
     let m = "b51f638b-4295-46e0-a06e-cd41eee7c33b";
@@ -73,11 +73,20 @@ fn answers() -> Vec<(Arc<str>, Origin, Vec<u8>)> {
         r#"{"notification_type": "sms", "source_number": "1"}"#.to_owned(),
         "no answer".to_owned(),
     ];
+    let expected = [
+        format!(r#"{{"id": "{n}", "reference": "a", "deadline": "2027-01-01T00:00:00Z"}}"#),
+        format!(r#"{{"id": "{n}", "reference": "b"}}"#),
+        r#"{"id": "never-heard-of"}"#.to_owned(),
+        "nothing".to_owned(),
+    ];
     let sources = Provider::ALL.into_iter().filter(|provider| *provider != Provider::Ajo);
     sources
         .flat_map(|provider| {
             let source: Arc<str> = Arc::from(provider.as_str());
-            bodies.clone().map(|body| (Arc::clone(&source), Origin::Polled, body.into_bytes()))
+            let entry = |origin, body: String| (Arc::clone(&source), origin, body.into_bytes());
+            let polled = bodies.clone().map(|body| entry(Origin::Polled, body));
+            let expected = expected.clone().map(|body| entry(Origin::Expected, body));
+            polled.into_iter().chain(expected).collect::<Vec<_>>()
         })
         .collect()
 }
@@ -150,6 +159,7 @@ fn public(connection: &Connection) -> Vec<String> {
     let mut all = rows(connection, "SELECT * FROM notification ORDER BY source, id");
     all.extend(rows(connection, "SELECT * FROM received_message ORDER BY source, id"));
     all.extend(rows(connection, "SELECT source, reason FROM unrecognised ORDER BY 1, 2"));
+    all.extend(rows(connection, "SELECT * FROM expected ORDER BY source, id"));
     let kinds = "SELECT source, id, kind, count(*), sum(duplicate) FROM history
                  GROUP BY source, id, kind ORDER BY source, id, kind";
     all.extend(rows(connection, kinds));

@@ -244,5 +244,5 @@ fn window(
 }
 
 fn filter(window: Window) -> Filter {
-    Filter { window, statuses: vec![], reference: None, notification_type: None }
+    Filter { window, statuses: vec![], reference: None, notification_type: None, stuck: None }
 }

@@ -8,7 +8,11 @@ use super::db;
 use super::flags::ConfigFlags;
 use super::output::{Column, second, text};
 use super::pages::PageFlags;
-use crate::state::read::{Filter, NotificationRow, Window};
+use crate::clock::{Clock, Timestamp};
+use crate::lookout::STUCK_S;
+use crate::provider::notify::ENDS;
+use crate::state::expected::{Overdue, Question};
+use crate::state::read::{Filter, NotificationRow, Page, Reader, Stuck, Window};
 
 /// List notifications and their states, newest first
 ///
@@ -20,6 +24,8 @@ use crate::state::read::{Filter, NotificationRow, Window};
 Examples:
   receiptd list --status failed --since 7d
   receiptd list --reference application-1234
+  receiptd list --stuck --source passport
+  receiptd list --overdue --format json
   receiptd list --source passport --format csv > passport.csv")]
 pub struct Args {
     /// Only with this status; may be given several times
@@ -36,6 +42,22 @@ pub struct Args {
     /// Only of this type: email, sms, letter, …
     #[arg(long = "type", value_name = "TYPE")]
     pub notification_type: Option<String>,
+
+    /// Only those that have not come to an end within the platforms' 72 hours
+    #[arg(long)]
+    pub stuck: bool,
+
+    /// In place of that: what your app said it sent and has not come to an end by its deadline
+    ///
+    /// Without a deadline within 72 hours. Oldest first; a notification that nothing was heard of has
+    /// no status.
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "stuck", "statuses", "reference", "notification_type", "since", "until", "cursor",
+        ]
+    )]
+    pub overdue: bool,
 
     /// Which part of the list.
     #[command(flatten)]
@@ -77,23 +99,57 @@ const COLUMNS: [Column<NotificationRow>; 9] = [
     Column { title: "returned", rank: 6, text: |row| second(row.returned_at) },
 ];
 
+const OVERDUE: [Column<Overdue>; 6] = [
+    Column { title: "id", rank: 0, text: |row| row.id.clone() },
+    Column { title: "status", rank: 0, text: |row| text(row.status.as_ref()) },
+    Column { title: "deadline (UTC)", rank: 1, text: |row| second(row.deadline) },
+    Column { title: "sent (UTC)", rank: 2, text: |row| second(Some(row.since)) },
+    Column { title: "reference", rank: 4, text: |row| text(row.reference.as_ref()) },
+    Column { title: "source", rank: 3, text: |row| row.source.clone() },
+];
+
 /// Runs the command.
 ///
 /// # Errors
 /// If the database cannot be read or the output not be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let reader = db::state(&args.flags)?;
+    let now = Clock::system().now();
+    if args.overdue {
+        return overdue(args, &reader, now, out);
+    }
     let mut filter = Filter {
         window: args.page.window(),
         statuses: statuses(&args.statuses),
         reference: args.reference.clone(),
         notification_type: args.notification_type.clone(),
+        stuck: args.stuck.then(|| Stuck { ends: &ENDS, since: now.plus_seconds(-STUCK_S) }),
     };
     let read = |window: &Window| {
         filter.window.clone_from(window);
         reader.list(&filter)
     };
     args.page.write(&NotificationRow::COLUMNS, &COLUMNS, read, out)
+}
+
+fn overdue(
+    args: &Args,
+    reader: &Reader,
+    now: Timestamp,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let question = Question {
+        source: args.page.source.as_deref(),
+        ends: &ENDS,
+        now,
+        said_before: now.plus_seconds(-STUCK_S),
+        said_since: None,
+        behind: i64::MIN,
+        rows_max: args.page.rows_max(),
+    };
+    // They are few: all of them are one page.
+    let read = |_: &Window| Ok(Page { rows: reader.overdue(&question)?, next: None });
+    args.page.write(&Overdue::COLUMNS, &OVERDUE, read, out)
 }
 
 fn statuses(words: &[String]) -> Vec<String> {

@@ -111,6 +111,17 @@ impl PageFlags {
         }
     }
 
+    /// Rows that are wanted, at most.
+    fn rows(&self) -> u64 {
+        let default = if self.format == Format::Table { TABLE_ROWS } else { u64::MAX };
+        self.limit.unwrap_or(default)
+    }
+
+    /// The same, for who reads them at once.
+    pub fn rows_max(&self) -> usize {
+        usize::try_from(self.rows()).unwrap_or(usize::MAX)
+    }
+
     /// Writes what `read` finds, page by page, until the limit or the end of the list.
     ///
     /// # Errors
@@ -122,8 +133,7 @@ impl PageFlags {
         mut read: impl FnMut(&Window) -> rusqlite::Result<Page<R>>,
         out: &mut dyn Write,
     ) -> Result<ExitCode, Failure> {
-        let default = if self.format == Format::Table { TABLE_ROWS } else { u64::MAX };
-        let mut left = self.limit.unwrap_or(default);
+        let mut left = self.rows();
         let mut window = self.window();
         let mut tabled = Vec::new();
         let mut heading = Some(names);

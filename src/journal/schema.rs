@@ -60,6 +60,7 @@ pub const SCHEMA: Schema = Schema {
             point TEXT NOT NULL,
             swept_at TEXT NOT NULL
         ) STRICT, WITHOUT ROWID;",
+        state::expected_table!(),
     ],
 };
 

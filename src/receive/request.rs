@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -32,6 +32,9 @@ const PROBE_BYTES_MAX: usize = 256;
 /// What a refused caller may still send before it is answered, in bytes: a client that writes its
 /// body in a second packet would otherwise see a reset in place of the answer.
 const DRAIN_BYTES_MAX: usize = 64 << 10;
+
+/// GC Notify asks for an answer within a second.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// What every request needs.
 #[derive(Debug)]
@@ -75,7 +78,13 @@ impl FrontDoor {
         if !matches!(answer, Answer::Kept | Answer::Unauthenticated(_)) {
             self.refusals.note(route.as_deref().map(|route| &*route.source), answer.reason());
         }
-        self.metrics.answered(started.elapsed());
+        let took = started.elapsed();
+        if let Some(route) = &route
+            && (took > SLOW || answer.status().is_server_error())
+        {
+            route.metrics.unwell(self.clock.now());
+        }
+        self.metrics.answered(took);
         watch.enter(Phase::Answering);
         answer.respond(self.is_draining.load(Ordering::Relaxed))
     }

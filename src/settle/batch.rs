@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::expected;
 use crate::callback::{Callback, Event, Fingerprint, Kind, News, Origin, Report};
 use crate::change::{Cause, Change, OwedTo};
 use crate::clock::Timestamp;
 use crate::merge::Facts;
 use crate::provider::{self, Dialect, Provider, Reading};
+use crate::state::expected::{ExpectedRow, put_expected};
 use crate::state::outbox;
 use crate::state::tables::key;
 use crate::state::write::{
@@ -84,6 +86,7 @@ struct Rows<'o> {
     messages: Vec<(i64, Subject, Message)>,
     history: Vec<HistoryRow>,
     unrecognised: Vec<UnrecognisedRow>,
+    expected: Vec<ExpectedRow>,
     /// Each with the sinks it is owed to.
     changes: Vec<(Change, Vec<&'o OwedTo>)>,
     /// To whom changes are owed.
@@ -155,6 +158,10 @@ fn understand<'o>(
     let (mut rows, mut tally) = (Rows::new(owed_to), Tally::default());
     let mut placed = Vec::with_capacity(callbacks.len());
     for callback in callbacks {
+        if callback.origin == Origin::Expected {
+            rows.add_expected(callback, &mut tally);
+            continue;
+        }
         let dialect = dialects.get(&callback.source);
         let entry = (&callback.source, callback.origin, &*callback.body);
         let reading = read_one(entry, dialect, read, &mut tally);
@@ -363,8 +370,8 @@ fn settle_message(
 impl<'o> Rows<'o> {
     fn new(owed_to: &'o [OwedTo]) -> Self {
         let (notifications, messages, history) = (Vec::new(), Vec::new(), Vec::new());
-        let (unrecognised, changes) = (Vec::new(), Vec::new());
-        Self { notifications, messages, history, unrecognised, changes, owed_to }
+        let (unrecognised, expected, changes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { notifications, messages, history, unrecognised, expected, changes, owed_to }
     }
 
     /// `events`: how many of the callback's were understood; what was not comes after them.
@@ -381,6 +388,23 @@ impl<'o> Rows<'o> {
             received_at: *received_at,
             reason,
         });
+    }
+
+    /// What an app said it sent; it changes no notification, so no sink is told.
+    fn add_expected(&mut self, callback: &Callback, tally: &mut Tally) {
+        let Callback { seq, source, received_at, body, .. } = callback;
+        match expected::read(body) {
+            Ok(expected) => self.expected.push(ExpectedRow {
+                key: key(*seq, 0),
+                source: source.to_string(),
+                expected,
+                received_at: *received_at,
+            }),
+            Err(reason) => {
+                *tally.unrecognised.entry(Arc::clone(source)).or_default() += 1;
+                self.add_unrecognised(callback, reason.into_owned(), 0);
+            }
+        }
     }
 
     /// Keeps the change if anybody is owed it.
@@ -411,6 +435,7 @@ impl<'o> Rows<'o> {
         }
         self.history.iter().try_for_each(|row| add_history(connection, row))?;
         self.unrecognised.iter().try_for_each(|row| add_unrecognised(connection, row))?;
+        self.expected.iter().try_for_each(|row| put_expected(connection, row))?;
         self.changes.sort_unstable_by_key(|(change, _)| change.key);
         for (change, to) in &self.changes {
             let wants_body = to.iter().any(|to| to.wants_body);

@@ -13,6 +13,7 @@
 //! - [`Known`] says whether a callback for which there is no room repeats one that is kept.
 
 mod batch;
+mod expected;
 
 pub mod alone;
 
@@ -27,6 +28,7 @@ mod settler;
 mod worker;
 
 pub use batch::{Tally, settle};
+pub use expected::{EXPECTED_MAX, expect};
 pub use known::Known;
 pub use open::{Opened, copy_base, open_beside, open_state, set_aside, settle_afresh};
 pub use rebuild::rebuild;

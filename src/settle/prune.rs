@@ -22,6 +22,7 @@ use crate::journal::reader::Reader;
 use crate::journal::{count_between, forget, old_prefix};
 use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, Access, OpenError};
+use crate::state::expected::{self, old_expected};
 use crate::state::forget::{
     Table, has_subject, keys_after, old_subjects, old_unrecognised, remove,
 };
@@ -200,6 +201,7 @@ fn prune_state(before: Timestamp, through: i64, hands: &mut dyn Hands) -> Result
         }
     }
     hands.on_state(Box::new(move |connection| old_unrecognised(connection, through, before)))?;
+    hands.on_state(Box::new(move |connection| old_expected(connection, end, before)))?;
     Ok(removed)
 }
 
@@ -257,7 +259,32 @@ fn prune_base(
         }
     }
     hands.on_journal(Box::new(move |connection| old_unrecognised(connection, through, before)))?;
-    Ok(())
+    prune_base_of_expected(reader, state, hands)
+}
+
+/// The same of what an app said it sent.
+fn prune_base_of_expected(
+    reader: &Reader,
+    state: &Connection,
+    hands: &mut dyn Hands,
+) -> Result<(), PruneError> {
+    let mut last = i64::MIN;
+    loop {
+        let keys = expected::keys_after(reader.connection(), last, STEP_ROWS_MAX)?;
+        let Some(end) = keys.last() else { return Ok(()) };
+        last = *end;
+        let mut gone = Vec::new();
+        for key in keys {
+            if !expected::has(state, key)? {
+                gone.push(key);
+            }
+        }
+        hands.on_journal(Box::new(move |connection| {
+            let transaction = sqlite::write_transaction(connection)?;
+            gone.into_iter().try_for_each(|key| expected::remove(&transaction, key))?;
+            transaction.commit().map(|()| 0)
+        }))?;
+    }
 }
 
 /// Moves a write-ahead log into its file and cuts it to nothing: deleted rows are overwritten in the

@@ -5,8 +5,8 @@
 //! (`…_row`), so that ours can change. A look-up by id or reference through them uses an index.
 //!
 //! [`mod@write`] turns what settling found into rows, [`outbox`] keeps what sinks are owed, [`outbox_ask`] is what an
-//! operator asks and does of that, [`forget`] removes what is to be pruned, [`outstanding`] finds what has
-//! not come to an end,
+//! operator asks and does of that, [`forget`] removes what is to be pruned, [`expected`] and
+//! [`outstanding`] find what has not come to an end,
 //! [`read`] answers questions. None of them knows a provider or what a status means. The same tables
 //! stand in the journal file, where they hold what pruned callbacks came to.
 
@@ -21,6 +21,8 @@ pub mod rebuilt;
 
 pub mod forget;
 
+pub mod expected;
+
 pub mod outstanding;
 
 mod rows;
@@ -31,4 +33,5 @@ pub mod export;
 
 pub mod compare;
 
+pub(crate) use expected::expected_table;
 pub(crate) use tables::state_tables;

@@ -41,6 +41,35 @@ pub fn make_index(connection: &Connection, ends: &[&str]) -> rusqlite::Result<bo
     Ok(true)
 }
 
+/// Whether the index is there.
+///
+/// # Errors
+/// Of SQLite.
+pub fn has_index(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1 AND type = 'index'")?
+        .exists([INDEX])
+}
+
+/// How many of each source were created, or first heard of, before `since`.
+///
+/// # Errors
+/// Of SQLite.
+pub fn count_stuck(
+    connection: &Connection,
+    ends: &[&str],
+    since: Timestamp,
+) -> rusqlite::Result<Vec<(String, i64)>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT source, count(*) FROM notification_row
+             WHERE {} AND coalesce(created_at, first_received_at) < ?1 GROUP BY source",
+            is_outstanding(ends)
+        ))?
+        .query_map([since.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
 /// Those of `source` behind `key`, in the order of their keys, first heard of at or after `since`; at
 /// most `rows_max`.
 ///

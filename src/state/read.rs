@@ -22,6 +22,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params};
 use crate::clock::Timestamp;
 use crate::sqlite::{self, Access, OpenError};
 
+use super::expected::{Overdue, Question, overdue};
 use super::outbox::Owed;
 use super::outbox_ask;
 use super::tables::SCHEMA;
@@ -96,6 +97,17 @@ pub struct Filter {
     pub reference: Option<String>,
     /// Only of this type.
     pub notification_type: Option<String>,
+    /// Only those that should have come to an end.
+    pub stuck: Option<Stuck>,
+}
+
+/// Notifications that should have come to an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// Statuses that are ends.
+    pub ends: &'static [&'static str],
+    /// They were created, or heard of, before this.
+    pub since: Timestamp,
 }
 
 /// A part of a list.
@@ -132,7 +144,9 @@ const NOTIFICATIONS: List<NotificationRow> = List {
     key: "key",
     arrived: "first_received_at",
     matches: "(:type IS NULL OR notification_type = :type)
-        AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))",
+        AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+        AND (:open_before IS NULL OR coalesce(created_at, first_received_at) < :open_before
+            AND (status IS NULL OR status NOT IN (SELECT value FROM json_each(:ends))))",
     read: NotificationRow::read,
 };
 
@@ -208,10 +222,17 @@ impl Reader {
 
     /// Notifications, newest first. With a reference, through its index.
     pub fn list(&self, filter: &Filter) -> rusqlite::Result<Page<NotificationRow>> {
-        let Filter { window, statuses, reference, notification_type } = filter;
+        let Filter { window, statuses, reference, notification_type, stuck } = filter;
         let statuses = (!statuses.is_empty()).then(|| serde_json::json!(statuses).to_string());
         let mut more: Vec<(&str, &dyn ToSql)> =
             vec![(":type", notification_type), (":statuses", &statuses)];
+        let (ends, open_before) = match stuck {
+            Some(Stuck { ends, since }) => {
+                (Some(serde_json::json!(ends).to_string()), Some(since.to_string()))
+            }
+            None => (None, None),
+        };
+        more.extend([(":ends", &ends as &dyn ToSql), (":open_before", &open_before)]);
         let mut within = "TRUE";
         if reference.is_some() {
             within = "reference = :reference";
@@ -328,6 +349,11 @@ impl Reader {
         outbox_ask::sinks(&self.connection)
     }
 
+    /// What an app said it sent and has not come to an end in time.
+    pub fn overdue(&self, question: &Question<'_>) -> rusqlite::Result<Vec<Overdue>> {
+        overdue(&self.connection, question)
+    }
+
     /// What each source has sent, by source. Reads every row.
     pub fn sources(&self) -> rusqlite::Result<Vec<SourceCount>> {
         self.connection
@@ -385,7 +411,13 @@ mod tests {
     }
 
     fn filter() -> Filter {
-        Filter { window: window(), statuses: vec![], reference: None, notification_type: None }
+        Filter {
+            window: window(),
+            statuses: vec![],
+            reference: None,
+            notification_type: None,
+            stuck: None,
+        }
     }
 
     /// A notification first heard of at `seq`, with one line of history.

@@ -52,6 +52,11 @@ pub const SCHEMA: Schema = Schema {
             FROM message_history_row AS h JOIN message_row AS m ON m.key = h.subject;"
         ),
         super::outbox::outbox_tables!(),
+        concat!(
+            super::expected::expected_table!(),
+            "CREATE VIEW expected AS
+            SELECT source, id, reference, deadline, since FROM expected_row;"
+        ),
     ],
 };
 

@@ -335,8 +335,14 @@ pub fn add_unrecognised(connection: &Connection, row: &UnrecognisedRow) -> rusql
 /// Copies what pruned callbacks came to from the tables of `from` into those of `to`; both are
 /// schema names of attached databases. What stands there under the same key is replaced.
 pub fn carry_over(connection: &Connection, from: &str, to: &str) -> rusqlite::Result<()> {
-    let tables =
-        ["notification_row", "message_row", "history_row", "message_history_row", "unrecognised"];
+    let tables = [
+        "notification_row",
+        "message_row",
+        "history_row",
+        "message_history_row",
+        "unrecognised",
+        "expected_row",
+    ];
     for table in tables {
         connection.execute_batch(&format!(
             "INSERT OR REPLACE INTO {to}.{table} SELECT * FROM {from}.{table}"
@@ -345,7 +351,7 @@ pub fn carry_over(connection: &Connection, from: &str, to: &str) -> rusqlite::Re
     Ok(())
 }
 
-fn text(time: Option<Timestamp>) -> Option<String> {
+pub(super) fn text(time: Option<Timestamp>) -> Option<String> {
     time.map(|time| time.to_string())
 }
 

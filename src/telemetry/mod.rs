@@ -23,11 +23,16 @@ use crate::config::settings::{Log, LogFormat};
 use crate::journal::BatchReport;
 use crate::settle::{Report, Tally};
 
+mod expectation;
 mod forward;
+mod recent;
 mod reconcile;
+mod source;
 
+pub use expectation::Expectation;
 pub use forward::{AttemptOutcome, BreakerState, SinkMetrics};
 pub use reconcile::{Asked, HEALED, UpstreamMetrics};
+pub use source::SourceMetrics;
 
 /// Seconds, from a tenth of a millisecond to the time after which senders give up.
 const SECONDS: [f64; 13] =
@@ -152,6 +157,7 @@ pub struct Metrics {
     settling_failing: Gauge,
     forward: forward::ForwardMetrics,
     reconcile: reconcile::ReconcileMetrics,
+    expectation: expectation::ExpectationMetrics,
 }
 
 impl Default for Metrics {
@@ -192,12 +198,14 @@ impl Metrics {
             settling_failing: Gauge::default(),
             forward: forward::ForwardMetrics::default(),
             reconcile: reconcile::ReconcileMetrics::default(),
+            expectation: expectation::ExpectationMetrics::default(),
             registry: Registry::default(),
         };
         metrics.register_counters(&mut registry);
         metrics.register_rest(&mut registry);
         metrics.forward.register(&mut registry);
         metrics.reconcile.register(&mut registry);
+        metrics.expectation.register(&mut registry);
         metrics.registry = registry;
         metrics
     }
@@ -306,6 +314,7 @@ impl Metrics {
                 .answers
                 .get_or_create_owned(&ByAnswer { source: name.to_owned(), code: 204 }),
             last_callback: self.last_callback.get_or_create_owned(&by),
+            unwell: self.expectation.recent(name),
             name: name.to_owned(),
             all: Arc::clone(self),
         }
@@ -324,6 +333,19 @@ impl Metrics {
     /// The handles of one source whose platform is asked.
     pub fn upstream(&self, source: &str) -> UpstreamMetrics {
         self.reconcile.source(source)
+    }
+
+    /// What that source should have called back about and has not.
+    pub fn expects(&self, source: &str, expectation: &Expectation) {
+        self.expectation.set(source, expectation);
+    }
+
+    /// When that source last called back to this process; `None` if it has not.
+    pub fn last_callback(&self, source: &str) -> Option<Timestamp> {
+        let last = self.last_callback.get(&BySource { source: source.to_owned() })?.get();
+        #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 fit")]
+        let micros = (last * 1e6) as i64;
+        (micros > 0).then(|| Timestamp::from_unix_micros(micros))
     }
 
     /// The handles of one sink of a relay.
@@ -420,43 +442,11 @@ impl Metrics {
         self.settling_failing.set(i64::from(now.is_settling_failing));
         self.forward.scrape(now.now);
         self.reconcile.scrape(now.now);
+        self.expectation.scrape(now.now);
         let mut page = String::new();
         // Writing to a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut page, &self.registry);
         page
-    }
-}
-
-/// The handles of one source, resolved once.
-#[derive(Clone, Debug)]
-pub struct SourceMetrics {
-    name: String,
-    kept: Counter,
-    last_callback: Seconds,
-    all: Arc<Metrics>,
-}
-
-impl SourceMetrics {
-    /// A callback was kept, or a probe answered.
-    pub fn kept(&self, at: Timestamp) {
-        self.kept.inc();
-        self.last_callback.set(seconds(at));
-    }
-
-    /// A request was answered otherwise.
-    pub fn answered(&self, code: u16) {
-        self.all.answers.get_or_create(&ByAnswer { source: self.name.clone(), code }).inc();
-    }
-
-    /// A request was refused for its credentials.
-    pub fn refused(&self, reason: &'static str) {
-        self.all.refusals.get_or_create(&ByReason { source: self.name.clone(), reason }).inc();
-    }
-
-    /// A token that has a last day was presented.
-    pub fn retiring_token_used(&self, token: &str, at: Timestamp) {
-        let by = ByToken { source: self.name.clone(), token: token.to_owned() };
-        self.all.token_used.get_or_create(&by).set(seconds(at));
     }
 }
 

@@ -505,8 +505,14 @@ pub fn rows(connection: &Connection, sql: &str) -> Vec<String> {
 
 /// Every row of every table that settling writes: two states are equal exactly if these are.
 pub fn dump(connection: &Connection) -> Vec<String> {
-    let tables =
-        ["notification_row", "message_row", "history_row", "message_history_row", "unrecognised"];
+    let tables = [
+        "notification_row",
+        "message_row",
+        "history_row",
+        "message_history_row",
+        "unrecognised",
+        "expected_row",
+    ];
     let all = tables.iter().flat_map(|table| {
         let all = rows(connection, &format!("SELECT * FROM {table} ORDER BY 1, 2, 3"));
         all.into_iter().map(move |row| format!("{table}: {row}"))

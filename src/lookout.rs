@@ -1,0 +1,139 @@
+//! Once a minute: what should have come and has not.
+//!
+//! Counts, by source, what the app said it sent and is overdue, and what has had no end for longer than
+//! the platforms take; and says of which sources something is expected while they are silent: since the
+//! source last called back something was sent, and half an hour has passed. Nothing is looked up where
+//! nobody asked for it: it takes an upstream, or an app that says what it sends.
+//!
+//! It reads through a connection of its own, on a thread for work that blocks, and changes nothing but an
+//! index that it has made on the thread that writes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::clock::{Clock, Timestamp};
+use crate::journal::reader::Reader;
+use crate::provider::notify::ENDS;
+use crate::settle::OnThread;
+use crate::sqlite::{self, Access};
+use crate::state::tables::SCHEMA;
+use crate::state::{expected, outstanding};
+use crate::telemetry::{Expectation, Metrics};
+
+/// The platforms give up after 72 hours; what has no end by then, in seconds, is stuck.
+pub const STUCK_S: i64 = 72 * 3_600;
+
+/// A source is silent if so long after something was sent, in seconds, it has not called back.
+const SILENT_S: i64 = 1_800;
+
+/// How often to look.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What the lookout works with.
+#[derive(Clone, Debug)]
+pub struct Lookout {
+    /// The journal's file and the state's.
+    pub files: [PathBuf; 2],
+    /// To have an index made.
+    pub on_thread: OnThread,
+    /// The time.
+    pub clock: Clock,
+    /// Where it is told.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Lookout {
+    /// Looks for ever; in a runtime.
+    pub async fn run(self) {
+        let started = self.clock.now();
+        loop {
+            let lookout = self.clone();
+            let looked = tokio::task::spawn_blocking(move || lookout.look(started)).await;
+            if let Ok(Err(error)) = looked {
+                tracing::debug!(%error, "what is overdue could not be counted");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Looks once. Of what was called back before `started` nothing is known.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn look(&self, started: Timestamp) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let [journal, state] = &self.files;
+        let state = open(state)?;
+        if expected::is_empty(&state)? && !outstanding::has_index(&state)? {
+            return Ok(());
+        }
+        // Unless it is there already: without it, each look would be a scan.
+        self.on_thread.run(|state| outstanding::make_index(state, &ENDS));
+        let now = self.clock.now();
+        let stuck_since = now.plus_seconds(-STUCK_S);
+        let overdue = expected::count_overdue(&state, &ENDS, now, stuck_since)?;
+        let stuck = outstanding::count_stuck(&state, &ENDS, stuck_since)?;
+        for source in Reader::open(journal)?.dialects()?.into_keys() {
+            let of = |counts: &[(String, i64)]| {
+                counts.iter().find(|(name, _)| **name == *source).map_or(0, |(_, count)| *count)
+            };
+            let last = self.metrics.last_callback(&source).unwrap_or(started).max(started);
+            let is_silent = is_expected_since(&state, &source, last, now)?;
+            let expectation = Expectation { overdue: of(&overdue), stuck: of(&stuck), is_silent };
+            self.metrics.expects(&source, &expectation);
+        }
+        Ok(())
+    }
+}
+
+/// Whether something was sent through that source after it last called back, long enough ago, and has no
+/// end.
+fn is_expected_since(
+    state: &Connection,
+    source: &str,
+    last: Timestamp,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let before = now.plus_seconds(-SILENT_S);
+    // The one heard of first; they come in that order.
+    let heard = outstanding::outstanding(state, source, &ENDS, (last, i64::MIN), 1)?;
+    Ok(heard.iter().any(|row| row.first_received_at < before)
+        || expected::is_any_open(state, source, &ENDS, (last, before))?)
+}
+
+fn open(state: &Path) -> Result<Connection, sqlite::OpenError> {
+    sqlite::open(state, &SCHEMA, Access::Read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::callback::Expected;
+    use crate::state::expected::{ExpectedRow, put_expected};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix_micros(0).plus_seconds(second)
+    }
+
+    #[test]
+    fn a_source_is_silent_if_something_was_sent_after_it_spoke_and_half_an_hour_has_passed() {
+        let state = sqlite::open_in_memory(&SCHEMA).unwrap();
+        let is_silent = |last, now| is_expected_since(&state, "gc", at(last), at(now)).unwrap();
+        assert!(!is_silent(0, 10_000), "nothing was sent");
+        let (id, reference, deadline) = ("a".to_owned(), None, None);
+        let expected = Expected { id, reference, deadline };
+        let said = ExpectedRow { key: 1, source: "gc".into(), expected, received_at: at(1_000) };
+        put_expected(&state, &said).unwrap();
+        assert!(!is_silent(900, 1_000 + SILENT_S), "there is time");
+        assert!(is_silent(900, 1_001 + SILENT_S));
+        assert!(!is_silent(1_100, 10_000), "it has spoken since");
+        let heard = "INSERT INTO notification_row (key, id, source, status, receipts, duplicates,
+                     first_received_at, last_received_at) VALUES (2, 'a', 'gc', ?1, 1, 0, ?2, ?2)";
+        state.execute(heard, ["delivered", &at(2_000).to_string()]).unwrap();
+        assert!(!is_silent(900, 10_000), "it has come to an end");
+        state.execute("UPDATE notification_row SET status = 'sending'", []).unwrap();
+        assert!(is_silent(1_500, 10_000), "what was heard of counts like what was said");
+    }
+}

@@ -1,0 +1,72 @@
+//! What the app says it sent: into the journal, and out of it again.
+//!
+//! An app that tells us what it sent can be told what it never heard of. It says so through the journal,
+//! like everything that the state knows: so a callback that came before is matched as well as one that
+//! comes later, and a rebuild knows it again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::callback::{Expected, Origin};
+use crate::clock::Timestamp;
+use crate::journal::{Entry, Journal, Refused};
+use crate::provider::Reason;
+
+/// What the app may say at once.
+pub const EXPECTED_MAX: usize = 1_000;
+
+/// Keeps what the app says it sent through `source`; once this returns it is durable. The caller knows
+/// that it is the app who says so, and says no more than [`EXPECTED_MAX`] at once.
+///
+/// # Errors
+/// If the journal refuses some of it: then some may be kept, and saying it again does no harm.
+pub async fn expect(
+    journal: &Journal,
+    source: &Arc<str>,
+    now: Timestamp,
+    expected: &[Expected],
+) -> Result<(), Refused> {
+    let mut told = Vec::with_capacity(expected.len());
+    for expected in expected {
+        let body = serde_json::to_vec(expected).expect("text and times are JSON");
+        let (source, body, origin) = (Arc::clone(source), Bytes::from(body), Origin::Expected);
+        told.push(journal.append(Entry { source, received_at: now, body, origin })?);
+    }
+    for told in told {
+        told.await.unwrap_or(Err(Refused::Closed))?;
+    }
+    Ok(())
+}
+
+/// Reads what was kept.
+pub(super) fn read(body: &[u8]) -> Result<Expected, Reason> {
+    let expected: Expected =
+        serde_json::from_slice(body).map_err(|_| "not what an app says it sent")?;
+    if expected.id.is_empty() {
+        return Err("what an app says it sent has no id".into());
+    }
+    Ok(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_read_back_and_only_an_id_is_needed() {
+        let whole = Expected {
+            id: "n".into(),
+            reference: Some("r".into()),
+            deadline: Some(Timestamp::from_unix_micros(7)),
+        };
+        let least = Expected { id: "n".into(), reference: None, deadline: None };
+        for expected in [whole, least.clone()] {
+            assert_eq!(read(&serde_json::to_vec(&expected).unwrap()), Ok(expected));
+        }
+        assert_eq!(read(br#"{"id": "n", "a_later_key": 1}"#), Ok(least));
+        for wrong in ["", "[]", "{}", r#"{"id": ""}"#, r#"{"id": "n", "deadline": "soon"}"#] {
+            assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+}

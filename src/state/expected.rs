@@ -1,0 +1,348 @@
+//! What the app said it sent, and which of it has not been heard of since.
+//!
+//! A row is joined from all that was said of one notification, in any order: a reference beats none,
+//! then the greater; the earliest deadline; the first time it was said. Whether it was heard of is not
+//! kept here: it is asked of the notifications each time, so it does not matter which of the two came
+//! first. Which statuses are ends is an argument.
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+
+use super::write::{some_time, text, time};
+use crate::callback::Expected;
+use crate::clock::Timestamp;
+
+/// The table, which stands in the journal too, and holds there what was pruned.
+macro_rules! expected_table {
+    () => {
+        "CREATE TABLE expected_row (
+            key INTEGER PRIMARY KEY,
+            source TEXT NOT NULL,
+            id TEXT NOT NULL,
+            reference TEXT,
+            deadline TEXT,
+            since TEXT NOT NULL,
+            last_key INTEGER NOT NULL,
+            last_received_at TEXT NOT NULL,
+            UNIQUE (id, source)
+        ) STRICT;"
+    };
+}
+pub(crate) use expected_table;
+
+/// Something that was said to have been sent, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedRow {
+    /// Of its place in the journal.
+    pub key: i64,
+    /// The source it was sent through.
+    pub source: String,
+    /// What was said.
+    pub expected: Expected,
+    /// When.
+    pub received_at: Timestamp,
+}
+
+/// Joins it to what was said before.
+///
+/// # Errors
+/// Of SQLite.
+pub fn put_expected(connection: &Connection, row: &ExpectedRow) -> rusqlite::Result<()> {
+    let ExpectedRow { key, source, expected, received_at } = row;
+    connection
+        .prepare_cached(
+            "INSERT INTO expected_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?1, ?6)
+             ON CONFLICT (id, source) DO UPDATE SET
+                reference = max(coalesce(reference, excluded.reference),
+                                coalesce(excluded.reference, reference)),
+                deadline = min(coalesce(deadline, excluded.deadline),
+                               coalesce(excluded.deadline, deadline)),
+                since = min(since, excluded.since),
+                last_key = max(last_key, excluded.last_key),
+                last_received_at = max(last_received_at, excluded.last_received_at)",
+        )?
+        .execute(params![
+            key,
+            source,
+            expected.id,
+            expected.reference,
+            text(expected.deadline),
+            received_at.to_string(),
+        ])
+        .map(drop)
+}
+
+/// One that should have come to an end and has not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overdue {
+    /// The source it was sent through.
+    pub source: String,
+    /// The platform's id.
+    pub id: String,
+    /// The app's own reference.
+    pub reference: Option<String>,
+    /// Until when the app wanted to hear of its end.
+    pub deadline: Option<Timestamp>,
+    /// When the app said that it was sent.
+    pub since: Timestamp,
+    /// Its status now; `None` if nothing was heard of it.
+    pub status: Option<String>,
+    /// Its place.
+    #[serde(skip)]
+    pub key: i64,
+}
+
+impl Overdue {
+    /// Its columns, in order.
+    pub const COLUMNS: [&str; 6] = ["source", "id", "reference", "deadline", "since", "status"];
+}
+
+/// What is overdue.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'q> {
+    /// Of this source; of any.
+    pub source: Option<&'q str>,
+    /// Statuses that are ends.
+    pub ends: &'q [&'q str],
+    /// Whose deadline was before this.
+    pub now: Timestamp,
+    /// Without a deadline: what was said before this.
+    pub said_before: Timestamp,
+    /// What was said at or after this; at any time.
+    pub said_since: Option<Timestamp>,
+    /// Behind this key.
+    pub behind: i64,
+    /// At most so many.
+    pub rows_max: usize,
+}
+
+/// What should have come to an end by now and has not, in the order in which the app said it.
+///
+/// # Errors
+/// Of SQLite.
+pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Result<Vec<Overdue>> {
+    let Question { source, ends, now, said_before, said_since, behind, rows_max } = question;
+    let ends = serde_json::json!(ends).to_string();
+    let rows_max = i64::try_from(*rows_max).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "SELECT e.source, e.id, coalesce(n.reference, e.reference), e.deadline, e.since,
+                    n.status, e.key
+             FROM expected_row AS e
+             LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
+             WHERE e.key > ?5 AND (?1 IS NULL OR e.source = ?1) AND (?7 IS NULL OR e.since >= ?7)
+                AND (e.deadline < ?2 OR e.deadline IS NULL AND e.since < ?3)
+                AND (n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(?4)))
+             ORDER BY e.key LIMIT ?6",
+        )?
+        .query_map(
+            params![
+                source,
+                now.to_string(),
+                said_before.to_string(),
+                ends,
+                behind,
+                rows_max,
+                text(*said_since),
+            ],
+            |row| {
+                Ok(Overdue {
+                    source: row.get(0)?,
+                    id: row.get(1)?,
+                    reference: row.get(2)?,
+                    deadline: time(row, 3)?,
+                    since: some_time(row, 4)?,
+                    status: row.get(5)?,
+                    key: row.get(6)?,
+                })
+            },
+        )?
+        .collect()
+}
+
+/// Whether no app has said what it sent.
+///
+/// # Errors
+/// Of SQLite.
+pub fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM expected_row LIMIT 1")?.exists([]).map(|any| !any)
+}
+
+/// How many of each source are overdue, as [`overdue`] has it. Reads all that was said.
+///
+/// # Errors
+/// Of SQLite.
+pub fn count_overdue(
+    connection: &Connection,
+    ends: &[&str],
+    now: Timestamp,
+    said_before: Timestamp,
+) -> rusqlite::Result<Vec<(String, i64)>> {
+    let ends = serde_json::json!(ends).to_string();
+    connection
+        .prepare_cached(
+            "SELECT e.source, count(*)
+             FROM expected_row AS e
+             LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
+             WHERE (e.deadline < ?1 OR e.deadline IS NULL AND e.since < ?2)
+                AND (n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(?3)))
+             GROUP BY e.source",
+        )?
+        .query_map(params![now.to_string(), said_before.to_string(), ends], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect()
+}
+
+/// Whether anything that was said of that source between these times has not come to an end.
+///
+/// # Errors
+/// Of SQLite.
+pub fn is_any_open(
+    connection: &Connection,
+    source: &str,
+    ends: &[&str],
+    (after, before): (Timestamp, Timestamp),
+) -> rusqlite::Result<bool> {
+    let ends = serde_json::json!(ends).to_string();
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM expected_row AS e
+             LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
+             WHERE e.source = ?1 AND e.since > ?2 AND e.since < ?3
+                AND (n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(?4)))",
+        )?
+        .exists(params![source, after.to_string(), before.to_string(), ends])
+}
+
+/// Removes what was last said before `before`, by an entry not behind `through_key`.
+///
+/// # Errors
+/// Of SQLite.
+pub fn old_expected(
+    connection: &Connection,
+    through_key: i64,
+    before: Timestamp,
+) -> rusqlite::Result<i64> {
+    let removed = connection
+        .prepare_cached("DELETE FROM expected_row WHERE last_key <= ?1 AND last_received_at < ?2")?
+        .execute(params![through_key, before.to_string()])?;
+    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+}
+
+/// Up to `rows_max` keys after `key`, in order.
+///
+/// # Errors
+/// Of SQLite.
+pub fn keys_after(
+    connection: &Connection,
+    key: i64,
+    rows_max: usize,
+) -> rusqlite::Result<Vec<i64>> {
+    connection
+        .prepare_cached("SELECT key FROM expected_row WHERE key > ?1 ORDER BY key LIMIT ?2")?
+        .query_map([key, i64::try_from(rows_max).unwrap_or(i64::MAX)], |row| row.get(0))?
+        .collect()
+}
+
+/// Whether there is a row with that key.
+///
+/// # Errors
+/// Of SQLite.
+pub fn has(connection: &Connection, key: i64) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM expected_row WHERE key = ?1")?.exists([key])
+}
+
+/// Removes the row with that key.
+///
+/// # Errors
+/// Of SQLite.
+pub fn remove(connection: &Connection, key: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM expected_row WHERE key = ?1")?.execute([key]).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tables::SCHEMA;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix_micros(0).plus_seconds(second)
+    }
+
+    fn said(key: i64, id: &str, reference: Option<&str>, deadline: Option<i64>) -> ExpectedRow {
+        let (id, reference) = (id.to_owned(), reference.map(str::to_owned));
+        let expected = Expected { id, reference, deadline: deadline.map(at) };
+        ExpectedRow { key, source: "gc".into(), expected, received_at: at(key) }
+    }
+
+    fn heard(state: &Connection, key: i64, id: &str, status: &str) {
+        let sql = "INSERT INTO notification_row (key, id, source, status, receipts, duplicates,
+                   first_received_at, last_received_at) VALUES (?1, ?2, 'gc', ?3, 1, 0, '', '')";
+        state.execute(sql, params![key, id, status]).unwrap();
+    }
+
+    fn overdue_at(state: &Connection, second: i64) -> Vec<Overdue> {
+        let question = Question {
+            source: None,
+            ends: &["delivered"],
+            now: at(second),
+            said_before: at(second - 100),
+            said_since: None,
+            behind: i64::MIN,
+            rows_max: 10,
+        };
+        overdue(state, &question).unwrap()
+    }
+
+    #[test]
+    fn what_was_said_of_one_notification_is_joined_in_any_order() {
+        let says = [
+            said(1, "a", None, Some(90)),
+            said(2, "a", Some("x"), None),
+            said(3, "a", Some("y"), Some(80)),
+        ];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let state = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+            order.iter().for_each(|place| put_expected(&state, &says[*place]).unwrap());
+            let found = overdue_at(&state, 85);
+            assert_eq!(found.len(), 1);
+            assert_eq!((found[0].reference.as_deref(), found[0].since), (Some("y"), at(1)));
+            assert_eq!(found[0].deadline, Some(at(80)));
+        }
+    }
+
+    #[test]
+    fn overdue_is_what_has_no_end_behind_its_deadline_or_for_long() {
+        let state = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        for row in [
+            said(1, "ended", None, Some(10)),
+            said(2, "silent", None, Some(10)),
+            said(3, "open", None, Some(10)),
+            said(4, "later", None, Some(500)),
+            said(5, "for-long", None, None),
+        ] {
+            put_expected(&state, &row).unwrap();
+        }
+        heard(&state, 11, "ended", "delivered");
+        heard(&state, 12, "open", "sending");
+        let ids = |second| -> Vec<String> {
+            overdue_at(&state, second).into_iter().map(|row| row.id).collect()
+        };
+        assert_eq!(ids(20), ["silent", "open"]);
+        assert_eq!(ids(200), ["silent", "open", "for-long"]);
+        assert_eq!(ids(501), ["silent", "open", "later", "for-long"]);
+        assert_eq!(overdue_at(&state, 20)[1].status.as_deref(), Some("sending"));
+    }
+
+    #[test]
+    fn what_was_said_again_since_stays() {
+        let state = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        for row in [said(1, "a", None, None), said(2, "b", None, None), said(9, "a", None, None)] {
+            put_expected(&state, &row).unwrap();
+        }
+        assert_eq!(old_expected(&state, 5, at(5)).unwrap(), 1);
+        assert_eq!(old_expected(&state, 9, at(9)).unwrap(), 0);
+        assert_eq!(old_expected(&state, 9, at(10)).unwrap(), 1);
+    }
+}
