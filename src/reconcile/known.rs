@@ -16,6 +16,7 @@ use crate::merge::Facts;
 use crate::provider::notify::ENDS;
 use crate::provider::polled::{Said, is_uuid};
 use crate::sqlite::{self, Access, OpenError};
+use crate::state::expected::{Overdue, Question, overdue};
 use crate::state::outstanding::{self, Outstanding};
 use crate::state::tables::SCHEMA;
 use crate::state::write::{find_message, find_notification};
@@ -99,6 +100,26 @@ impl Known {
         let mut rows = outstanding::outstanding(&state, source, &ENDS, (since, key), rows_max)?;
         rows.retain(|row| is_uuid(&row.id));
         Ok(rows)
+    }
+
+    /// What the app said it sent through that source, at or after `said_since`, and has not come to an
+    /// end in time; behind `behind`, longest ago first, at most `rows_max`.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn overdue(
+        &self,
+        source: &str,
+        (now, said_since): (Timestamp, Timestamp),
+        behind: i64,
+        rows_max: usize,
+    ) -> Result<Vec<Overdue>, Unknown> {
+        let (source, said_since) = (Some(source), Some(said_since));
+        // Without a deadline it is asked for by id only once it is known, like any other.
+        let said_before = Timestamp::from_unix_micros(i64::MIN);
+        let ends = &ENDS;
+        let question = Question { source, ends, now, said_before, said_since, behind, rows_max };
+        Ok(overdue(&self.open()?, &question)?)
     }
 
     fn open(&self) -> Result<Connection, OpenError> {

@@ -27,7 +27,7 @@
 //! It knows no caller and no sink, and decides nothing about a status. In reading order:
 //! [`credential`] is who we are, [`fault`] why there is no answer, [`upstream`] asks once; [`budget`]
 //! and [`scan`] decide, without I/O, when and for which page to ask next; [`known`] tells what is
-//! news, [`keep`] has it appended; [`round`] is one round, [`reconciler`] the thread of all of them.
+//! news, [`keep`] has it appended; [`round`] is one round, `by_id` a part of it, [`reconciler`] the thread of all of them.
 
 pub mod credential;
 
@@ -44,5 +44,7 @@ pub mod known;
 pub mod keep;
 
 pub mod round;
+
+mod by_id;
 
 pub mod reconciler;

@@ -22,6 +22,7 @@ use super::upstream::Platform;
 use crate::clock::{Clock, Timestamp};
 use crate::config::settings::{Source, Upstream};
 use crate::forward::backoff::{Backoff, Chance};
+use crate::forward::breaker::RETRY_AFTER_MAX;
 use crate::journal::reader::Reader;
 use crate::journal::{AskedThrough, Journal};
 use crate::provider::Provider;
@@ -198,8 +199,9 @@ impl Follower {
         loop {
             let began = Instant::now();
             let (report, ended) = self.round(&platform).await;
+            let pause = asked_to_wait(&ended).max(every.saturating_sub(began.elapsed()));
             self.log(&report, ended);
-            sleep(every.saturating_sub(began.elapsed())).await;
+            sleep(pause).await;
         }
     }
 
@@ -228,11 +230,13 @@ impl Follower {
         };
         let ended = round.run(order).await;
         let report = round.report;
-        if ended.is_ok() {
+        if report.are_lists_read {
             let swept_at = noted.filter(|_| !is_sweep).map_or(now, |noted| noted.swept_at);
             self.note(AskedThrough { point: now, swept_at }).await;
-            self.metrics.succeeded(self.parts.clock.now());
             self.metrics.asked_through(now);
+        }
+        if ended.is_ok() {
+            self.metrics.succeeded(self.parts.clock.now());
         }
         (report, ended)
     }
@@ -314,6 +318,14 @@ impl Follower {
             _ => {}
         }
         self.last_failure = failure;
+    }
+}
+
+/// How long the platform wants to be left alone, if that ended the round.
+fn asked_to_wait(ended: &Result<(), Ended>) -> Duration {
+    match ended {
+        Err(Ended::Upstream(fault)) => fault.may_pass().unwrap_or_default().min(RETRY_AFTER_MAX),
+        _ => Duration::ZERO,
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::budget::Budget;
+use super::by_id::{Ids, Which};
 use super::fault::Fault;
 use super::keep::{Keep, Piece};
 use super::known::{Heals, Known, Unknown};
@@ -23,8 +24,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::forward::backoff::{Backoff, Chance};
 use crate::journal::Refused;
 use crate::provider::notify::ENDS;
-use crate::provider::polled::{Page, Said, is_uuid};
-use crate::state::outstanding::Outstanding;
+use crate::provider::polled::{Page, Said};
 use crate::telemetry::{Asked, UpstreamMetrics};
 
 /// What was created so long before a point is asked for again: clocks differ, and a platform can show a
@@ -32,16 +32,13 @@ use crate::telemetry::{Asked, UpstreamMetrics};
 pub const OVERLAP_S: i64 = 600;
 
 /// Failures in a row after which a round is given up.
-const FAILURES_MAX: u32 = 6;
+pub(super) const FAILURES_MAX: u32 = 5;
 
 /// Pauses between them.
 const BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(60) };
 
 /// The longest pause that a platform can ask for within a round: beyond it the next round will do.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-
-/// Notifications looked up at once, to be asked for by id.
-const ROWS_AT_ONCE: usize = 256;
 
 /// Notifications that the platform does not know and that are remembered; beyond it all are forgotten,
 /// and asked for again.
@@ -96,6 +93,8 @@ pub struct Report {
     pub unreadable: u64,
     /// What was news, in the order of [`Heals::ALL`].
     pub healed: [u64; Heals::ALL.len()],
+    /// Whether every list was read down to the point.
+    pub are_lists_read: bool,
     /// Instants at which more were created than a page shows: some may not have been seen.
     pub cut_instants: usize,
 }
@@ -120,27 +119,9 @@ struct BrokenOff {
 pub struct Memory {
     broken_off: Vec<BrokenOff>,
     /// Ids were asked for up to this key.
-    asked_through: i64,
+    pub(super) asked_through: i64,
     /// Keys of notifications that the platform does not know.
-    gone: HashSet<i64>,
-}
-
-/// Which of the notifications that have not come to an end are asked for by id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
-    /// Those that were created before the lists are read down to.
-    NotReached,
-    /// Those that should have been on a page and were not.
-    NotShown,
-}
-
-/// What is asked for by id.
-#[derive(Debug)]
-struct Ids {
-    /// How many more may be.
-    left: usize,
-    /// Keys of what the platform does not know.
-    not_found: Vec<i64>,
+    pub(super) gone: HashSet<i64>,
 }
 
 /// Told how far the lists are read, in seconds of the time they cover, and how many there are.
@@ -177,8 +158,8 @@ pub struct Round<'r, K> {
 /// What a round has seen so far.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Ids of what a page showed and that has not come to an end.
-    open: HashSet<String>,
+    /// Ids of what a page showed and that has not come to an end, and of what was asked for by id.
+    pub(super) open: HashSet<String>,
     /// What was kept.
     kept: HashSet<Fingerprint>,
 }
@@ -196,9 +177,15 @@ impl<K: Keep + Send> Round<'_, K> {
     /// Why it could not be asked for to the end.
     pub async fn run(&mut self, order: Order) -> Result<(), Ended> {
         self.keep.ready().await?;
-        let mut ids = Ids { left: order.ids_max, not_found: Vec::new() };
-        self.ask_for_what_pages_do_not_reach(order, &mut ids).await?;
+        let mut ids = Ids { left: order.ids_max, not_found: Vec::new(), wrong_in_a_row: 0 };
+        let by_ids = self.ask_by_ids(order, &mut ids).await;
+        // Where it fails for one notification, the pages may be shown all the same.
+        if !matches!(by_ids, Ok(()) | Err(Ended::Upstream(Fault::Passing { .. }))) {
+            return by_ids;
+        }
         self.read_lists(order).await?;
+        self.report.are_lists_read = true;
+        by_ids?;
         // A list shows what was sent with keys of one kind; by its id, all is known.
         self.ask_between(order, Which::NotShown, (0, i64::MAX), &mut ids).await?;
         // Only now: where lists are not shown either, it says nothing that one of them is not known.
@@ -207,80 +194,6 @@ impl<K: Keep + Send> Round<'_, K> {
         }
         self.memory.gone.extend(ids.not_found);
         Ok(())
-    }
-
-    /// Goes on behind what was asked for by id the last time.
-    async fn ask_for_what_pages_do_not_reach(
-        &mut self,
-        order: Order,
-        ids: &mut Ids,
-    ) -> Result<(), Ended> {
-        let begin = self.memory.asked_through;
-        for between in [(begin, i64::MAX), (0, begin)] {
-            self.ask_between(order, Which::NotReached, between, ids).await?;
-            if ids.left == 0 {
-                return Ok(());
-            }
-        }
-        self.memory.asked_through = 0;
-        Ok(())
-    }
-
-    async fn ask_between(
-        &mut self,
-        order: Order,
-        which: Which,
-        (mut behind, through): (i64, i64),
-        ids: &mut Ids,
-    ) -> Result<(), Ended> {
-        let mut wrong_in_a_row = 0;
-        loop {
-            let place = (order.horizon, behind);
-            let rows = self.known.outstanding(&self.source, place, ROWS_AT_ONCE)?;
-            let is_last = rows.len() < ROWS_AT_ONCE;
-            for row in rows.into_iter().take_while(|row| row.key <= through) {
-                behind = row.key;
-                if !self.is_to_be_asked_for(&row, which, order) {
-                    continue;
-                }
-                if ids.left == 0 {
-                    return Ok(());
-                }
-                ids.left -= 1;
-                if which == Which::NotReached {
-                    // Before it is asked for: one that cannot be must not be in the way for ever.
-                    self.memory.asked_through = row.key;
-                }
-                match self.ask(Question::Notification(&row.id)).await {
-                    Ok(page) => {
-                        wrong_in_a_row = 0;
-                        self.take(page).await?;
-                    }
-                    Err(Fault::NotFound) => {
-                        self.report.not_found += 1;
-                        ids.not_found.push(row.key);
-                    }
-                    Err(Fault::Wrong { .. }) if wrong_in_a_row < FAILURES_MAX => {
-                        wrong_in_a_row += 1;
-                        self.report.unreadable += 1;
-                    }
-                    Err(fault) => return Err(Ended::Upstream(fault)),
-                }
-            }
-            if is_last || behind >= through {
-                return Ok(());
-            }
-        }
-    }
-
-    fn is_to_be_asked_for(&self, row: &Outstanding, which: Which, order: Order) -> bool {
-        let is_in_time = row.created_at.is_none_or(|at| at >= order.horizon);
-        let is_reached = row.created_at.is_some_and(|at| at >= order.down_to);
-        let is_one_of_them = match which {
-            Which::NotReached => !is_reached,
-            Which::NotShown => is_reached && !self.seen.open.contains(&row.id),
-        };
-        is_in_time && is_one_of_them && is_uuid(&row.id) && !self.memory.gone.contains(&row.key)
     }
 
     async fn read_lists(&mut self, order: Order) -> Result<(), Ended> {
@@ -336,7 +249,7 @@ impl<K: Keep + Send> Round<'_, K> {
     }
 
     /// Asks, again and again if that may help, when there is a request left to be spent.
-    async fn ask(&mut self, question: Question<'_>) -> Result<Page, Fault> {
+    pub(super) async fn ask(&mut self, question: Question<'_>) -> Result<Page, Fault> {
         let mut failures = 0;
         loop {
             while let Err(wait) = self.budget.spend(Instant::now()) {
@@ -359,7 +272,7 @@ impl<K: Keep + Send> Round<'_, K> {
     }
 
     /// Has what is news kept.
-    async fn take(&mut self, page: Page) -> Result<(), Ended> {
+    pub(super) async fn take(&mut self, page: Page) -> Result<(), Ended> {
         self.report.seen += page.said.len() as u64;
         self.report.unreadable += page.unreadable as u64;
         // Without knowing what is acknowledged and not settled yet, it would be taken for news.

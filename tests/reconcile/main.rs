@@ -5,6 +5,7 @@ mod platform;
 mod support;
 
 mod by_hand;
+mod expected;
 mod healing;
 mod troubles;
 

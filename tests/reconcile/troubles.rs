@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::platform::{Kind, Platform, Row, Trouble, id};
 use crate::support::{PATH, Receiptd, Setup, TOKEN, eventually, post, receipt};
-use crate::{counted, entries, round, setup, setup_with, statuses};
+use crate::{call_back, counted, entries, round, setup, setup_with, statuses};
 
 fn started(lines: &str) -> (Platform, Setup, Receiptd) {
     let platform = Platform::start(Kind::Govuk);
@@ -119,6 +119,26 @@ fn a_page_that_cannot_be_shown_keeps_nobody_from_the_newest() {
     platform.trouble("/", Trouble::Cut, 0);
     round(&server);
     assert_eq!(statuses(&setup).len(), 12);
+}
+
+#[test]
+fn a_notification_that_cannot_be_shown_keeps_nobody_from_the_pages() {
+    let (platform, setup, server) = started("");
+    round(&server);
+    for number in [50, 51] {
+        let sent = Row { is_listed: false, ..Row::new(number, "sending", 3_000) };
+        call_back(&server, &sent.callback());
+        platform.add([Row { status: "delivered", ..sent }]);
+    }
+    // What is asked for by id fails for ever; each costs a round its tries.
+    platform.trouble("/v2/notifications/", Trouble::status(500, ""), usize::MAX);
+    eventually("they are asked for", || platform.asked("/v2/notifications/") > 0);
+    platform.add([Row::new(60, "delivered", 1)]);
+    eventually("the newest", || statuses(&setup).contains(&format!("{}|delivered", id(60))));
+    platform.trouble("/", Trouble::Cut, 0);
+    let healed = [50, 51].map(|number| format!("{}|delivered", id(number)));
+    eventually("they are healed", || healed.iter().all(|row| statuses(&setup).contains(row)));
+    assert_eq!(server.stderr().matches("ended early").count(), 1, "{}", server.stderr());
 }
 
 #[test]

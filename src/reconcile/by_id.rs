@@ -1,0 +1,140 @@
+//! The part of a round that asks for notifications by their ids: those that have not come to an end and
+//! that no page shows. They are asked for in turns, so that a few thousand that never end do not keep
+//! the others waiting, and one that cannot be shown is in nobody's way.
+
+use super::fault::Fault;
+use super::keep::Keep;
+use super::round::{Ended, FAILURES_MAX, Order, Round};
+use super::upstream::Question;
+use crate::provider::polled::is_uuid;
+use crate::state::outstanding::Outstanding;
+
+/// Notifications looked up at once, to be asked for by id.
+const ROWS_AT_ONCE: usize = 256;
+
+/// Which of the notifications that have not come to an end are asked for by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those that were created before the lists are read down to.
+    NotReached,
+    /// Those that should have been on a page and were not.
+    NotShown,
+}
+
+/// What is asked for by id.
+#[derive(Debug)]
+pub(super) struct Ids {
+    /// How many more may be.
+    pub left: usize,
+    /// Keys of what the platform does not know.
+    pub not_found: Vec<i64>,
+    /// How many could not be read, one after the other.
+    pub wrong_in_a_row: u32,
+}
+
+impl<K: Keep + Send> Round<'_, K> {
+    /// What is overdue, then what has not come to an end and the lists do not reach.
+    pub(super) async fn ask_by_ids(&mut self, order: Order, ids: &mut Ids) -> Result<(), Ended> {
+        self.ask_for_what_is_overdue(order, ids).await?;
+        self.ask_for_what_pages_do_not_reach(order, ids).await
+    }
+
+    /// Asks for what is overdue: what the app said it sent and whose deadline has passed.
+    async fn ask_for_what_is_overdue(&mut self, order: Order, ids: &mut Ids) -> Result<(), Ended> {
+        let mut behind = i64::MIN;
+        loop {
+            let when = (order.now, order.horizon);
+            let rows = self.known.overdue(&self.source, when, behind, ROWS_AT_ONCE)?;
+            let is_last = rows.len() < ROWS_AT_ONCE;
+            for row in rows {
+                behind = row.key;
+                if ids.left > 0 && is_uuid(&row.id) && !self.memory.gone.contains(&row.key) {
+                    self.ask_for(&row.id, row.key, ids).await?;
+                }
+            }
+            if is_last || ids.left == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes on behind what was asked for by id the last time.
+    async fn ask_for_what_pages_do_not_reach(
+        &mut self,
+        order: Order,
+        ids: &mut Ids,
+    ) -> Result<(), Ended> {
+        let begin = self.memory.asked_through;
+        for between in [(begin, i64::MAX), (0, begin)] {
+            self.ask_between(order, Which::NotReached, between, ids).await?;
+            if ids.left == 0 {
+                return Ok(());
+            }
+        }
+        self.memory.asked_through = 0;
+        Ok(())
+    }
+
+    pub(super) async fn ask_between(
+        &mut self,
+        order: Order,
+        which: Which,
+        (mut behind, through): (i64, i64),
+        ids: &mut Ids,
+    ) -> Result<(), Ended> {
+        loop {
+            let place = (order.horizon, behind);
+            let rows = self.known.outstanding(&self.source, place, ROWS_AT_ONCE)?;
+            let is_last = rows.len() < ROWS_AT_ONCE;
+            for row in rows.into_iter().take_while(|row| row.key <= through) {
+                behind = row.key;
+                if !self.is_to_be_asked_for(&row, which, order) {
+                    continue;
+                }
+                if ids.left == 0 {
+                    return Ok(());
+                }
+                if which == Which::NotReached {
+                    // Before it is asked for: one that cannot be must not be in the way for ever.
+                    self.memory.asked_through = row.key;
+                }
+                self.ask_for(&row.id, row.key, ids).await?;
+            }
+            if is_last || behind >= through {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks for one, and has it kept if it is news. That the platform does not know it, or shows what
+    /// cannot be read, is no reason to stop, unless it is so for many in a row.
+    async fn ask_for(&mut self, id: &str, key: i64, ids: &mut Ids) -> Result<(), Ended> {
+        ids.left -= 1;
+        self.seen.open.insert(id.to_owned());
+        match self.ask(Question::Notification(id)).await {
+            Ok(page) => {
+                ids.wrong_in_a_row = 0;
+                self.take(page).await
+            }
+            Err(Fault::NotFound) => {
+                self.report.not_found += 1;
+                ids.not_found.push(key);
+                Ok(())
+            }
+            Err(Fault::Wrong { .. }) if ids.wrong_in_a_row < FAILURES_MAX => {
+                ids.wrong_in_a_row += 1;
+                self.report.unreadable += 1;
+                Ok(())
+            }
+            Err(fault) => Err(Ended::Upstream(fault)),
+        }
+    }
+
+    fn is_to_be_asked_for(&self, row: &Outstanding, which: Which, order: Order) -> bool {
+        let is_in_time = row.created_at.is_none_or(|at| at >= order.horizon);
+        let is_reached = row.created_at.is_some_and(|at| at >= order.down_to);
+        let is_one_of_them = is_reached == (which == Which::NotShown);
+        let is_told_of = self.seen.open.contains(&row.id) || self.memory.gone.contains(&row.key);
+        is_in_time && is_one_of_them && !is_told_of && is_uuid(&row.id)
+    }
+}

@@ -1,0 +1,172 @@
+//! What the app said it sent, what is overdue of it, and what is stuck.
+
+use std::sync::Arc;
+
+use receiptd::callback::{Expected, Origin};
+use receiptd::clock::Timestamp;
+use receiptd::journal::reader::Reader;
+use receiptd::journal::{self, Options};
+use receiptd::settle::expect;
+use receiptd::sqlite::{self, Access, Durability};
+use serde_json::Value;
+
+use crate::platform::{Kind, Platform, Row, ago, id};
+use crate::support::{Setup, eventually, metric, open, receiptd, rows, run};
+use crate::{call_back, round, setup, setup_with, statuses};
+
+/// While no receiver runs: the app said then that it sent this.
+fn say(setup: &Setup, at: Timestamp, body: &str) {
+    let access = Access::Write(Durability::Full);
+    let journal = sqlite::open(&setup.journal(), &journal::SCHEMA, access).unwrap();
+    let sql = "INSERT INTO callback (source, received_at, body, origin) VALUES (?1, ?2, ?3, ?4)";
+    let row = ("passport", at.to_string(), body.as_bytes(), Origin::Expected.number());
+    journal.execute(sql, row).unwrap();
+}
+
+fn said(number: usize, deadline: Timestamp) -> String {
+    let id = id(number);
+    format!(r#"{{"id": "{id}", "reference": "mine-{number}", "deadline": "{deadline}"}}"#)
+}
+
+/// The ids and statuses that `receiptd list` prints with these flags.
+fn list(setup: &Setup, flags: &[&str]) -> Vec<(String, Value)> {
+    let config = setup.write();
+    let arguments = [&["list", "--format", "json", "--config", config.to_str().unwrap()], flags];
+    let ended = run(&mut receiptd(setup.folder.path(), &arguments.concat()));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let rows = ended.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.map(|row| (row["id"].as_str().unwrap().to_owned(), row["status"].clone())).collect()
+}
+
+#[test]
+fn what_was_said_is_matched_whichever_of_the_two_comes_first() {
+    let setup = Setup::new();
+    let server = setup.start();
+    // Called back before it was said.
+    call_back(&server, &Row::new(1, "delivered", 100).callback());
+    call_back(&server, &Row::new(2, "sending", 100).callback());
+    server.stop();
+    for number in [1, 2, 3, 4] {
+        say(&setup, ago(90), &said(number, ago(60)));
+    }
+    say(&setup, ago(90), &said(5, ago(-3_600)));
+    say(&setup, ago(90), &format!(r#"{{"id": "{}"}}"#, id(6)));
+    let server = setup.start();
+    server.settled();
+    // Called back after it was said.
+    call_back(&server, &Row::new(3, "delivered", 100).callback());
+    let overdue = [(id(2), Value::from("sending")), (id(4), Value::Null)];
+    assert_eq!(list(&setup, &["--overdue"]), overdue);
+    assert_eq!(list(&setup, &["--overdue", "--source", "another"]), []);
+    assert_eq!(list(&setup, &["--overdue", "--limit", "1"]).len(), 1);
+    let sql = "SELECT id, reference FROM expected WHERE deadline IS NULL OR id = ?1 ORDER BY id";
+    let sql = sql.replace("?1", &format!("'{}'", id(1)));
+    let expected = [format!("{}|mine-1", id(1)), format!("{}|null", id(6))];
+    assert_eq!(rows(&open(&setup.state()), &sql), expected);
+    // It is no notification, and nobody called it back.
+    assert_eq!(statuses(&setup).len(), 3);
+    assert_eq!(rows(&open(&setup.state()), "SELECT count(*) FROM history"), ["3"]);
+}
+
+#[test]
+fn stuck_is_what_has_had_no_end_for_longer_than_the_platforms_take() {
+    let setup = Setup::new();
+    let server = setup.start();
+    let day = 86_400;
+    for (number, status, days) in
+        [(1, "sending", 4), (2, "delivered", 4), (3, "sending", 2), (4, "a-new-word", 5)]
+    {
+        call_back(&server, &Row::new(number, status, days * day).callback());
+    }
+    let stuck = [(id(4), Value::from("a-new-word")), (id(1), Value::from("sending"))];
+    assert_eq!(list(&setup, &["--stuck"]), stuck);
+    assert_eq!(list(&setup, &["--stuck", "--status", "sending"]), stuck[1..]);
+}
+
+#[test]
+fn what_is_overdue_is_asked_for_first() {
+    let platform = Platform::start(Kind::Govuk);
+    let setup = setup(&platform, Kind::Govuk);
+    // The files are there once a receiver has run.
+    setup.start().stop();
+    say(&setup, ago(90), &said(1, ago(60)));
+    say(&setup, ago(90), &said(2, ago(-3_600)));
+    say(&setup, ago(90), &said(3, ago(60)));
+    platform.add([Row { is_listed: false, ..Row::new(1, "delivered", 95) }]);
+    platform.state().asked.clear();
+    let server = setup.start();
+    round(&server);
+    assert_eq!(statuses(&setup), [format!("{}|delivered", id(1))]);
+    let asked: Vec<String> =
+        platform.state().asked.iter().take(3).map(|asked| asked.path.clone()).collect();
+    let by_id = |number| format!("/v2/notifications/{}", id(number));
+    assert_eq!(asked[..2], [by_id(1), by_id(3)]);
+    assert!(asked[2].starts_with("/v2/notifications?"), "{asked:?}");
+    assert_eq!(platform.asked(&by_id(2)), 0, "there is time");
+    assert_eq!(list(&setup, &["--overdue"]), [(id(3), Value::Null)]);
+}
+
+#[test]
+fn what_is_overdue_and_what_is_stuck_is_counted() {
+    let platform = Platform::start(Kind::Govuk);
+    let setup = setup_with(&platform, Kind::Govuk, "every = \"1h\"");
+    let server = setup.start();
+    call_back(&server, &Row::new(1, "sending", 4 * 86_400).callback());
+    server.stop();
+    say(&setup, ago(90), &said(1, ago(60)));
+    say(&setup, ago(90), &said(2, ago(60)));
+    // It is settled by this one, and counted by the next, which looks at its start.
+    let server = setup.start();
+    server.settled();
+    server.stop();
+    let server = setup.start();
+    let counted =
+        |name: &str| metric(&server.metrics(), &format!("receiptd_{name}{{source=\"passport\"}}"));
+    eventually("they are counted", || counted("expected_overdue") == Some(2.0));
+    assert_eq!(counted("stuck"), Some(1.0));
+    assert_eq!(counted("expected_silent"), Some(0.0), "nothing was sent since the start");
+}
+
+#[test]
+fn answers_that_get_callbacks_suspended_are_counted_for_five_minutes() {
+    let setup = Setup::new().free_bytes_min(1 << 50);
+    let server = setup.start();
+    let counted =
+        || metric(&server.metrics(), "receiptd_unwell_answers{source=\"passport\"}").unwrap();
+    assert_eq!(counted(), 0.0);
+    for number in 0..3 {
+        assert_eq!(server.post(Row::new(number, "sending", 1).callback()), 503);
+    }
+    assert_eq!(counted(), 3.0);
+}
+
+#[test]
+fn an_app_can_say_many_at_once_and_they_are_durable_then() {
+    let setup = Setup::new();
+    setup.start().stop();
+    let options = Options {
+        queue_callbacks_max: 100,
+        queue_bytes_max: 1 << 20,
+        batch_callbacks_max: 100,
+        free_bytes_min: 0,
+        reserve_bytes: 0,
+        durability: Durability::Full,
+    };
+    let (journal, writer, tell) =
+        journal::start(&setup.journal(), options, Box::new(|_| {})).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let all: Vec<Expected> = (0..50)
+        .map(|number| Expected { id: id(number), reference: None, deadline: Some(ago(1)) })
+        .collect();
+    runtime.block_on(async {
+        tokio::spawn(tell);
+        expect(&journal, &Arc::from("passport"), ago(2), &all).await.unwrap();
+    });
+    journal.close();
+    writer.join();
+    let kept = Reader::open(&setup.journal()).unwrap().after(0, i64::MAX, 100, 1 << 20).unwrap();
+    assert!(kept.len() == 50 && kept.iter().all(|entry| entry.origin == Origin::Expected));
+    let server = setup.start();
+    server.settled();
+    assert_eq!(list(&setup, &["--overdue"]).len(), 50);
+}
