@@ -286,6 +286,7 @@ pub fn prepare_sources(
         path: format!("/callbacks/{DEFAULT_SOURCE}"),
         credentials: Credentials { tokens: vec![token], ..Credentials::default() },
         upstream: None,
+        readers: Vec::new(),
     }];
     remember(&sources, journal)?;
     Ok((sources, (known == sha256).then_some(fresh)))

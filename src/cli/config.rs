@@ -111,6 +111,11 @@ fn check(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
         if let Some(upstream) = &source.upstream {
             writeln!(out, "    and is asked at {}", upstream.base.authority)?;
         }
+        match source.readers.len() {
+            0 => {}
+            1 => writeln!(out, "  {name} may be asked about by one reader")?,
+            count => writeln!(out, "  {name} may be asked about by {count} readers")?,
+        }
     }
     settings.sinks.iter().try_for_each(|sink| writeln!(out, "  {}", summary(sink)))
 }

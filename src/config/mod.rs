@@ -34,6 +34,8 @@ mod check;
 mod source;
 mod upstream;
 
+mod reader;
+
 mod sink;
 #[cfg(any(feature = "sink-nats", feature = "sink-amqp", feature = "sink-redis"))]
 mod sink_broker;

@@ -273,5 +273,7 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// The heading of an array of tables: `source.passport.token` is written `[[source.token]]`.
 fn brackets(key: &str) -> &str {
-    if key.ends_with(".token") { "source.token" } else { key }
+    let list = ["source.token", "source.reader"];
+    let is_it = |list: &&str| key.ends_with(list.trim_start_matches("source"));
+    list.into_iter().find(is_it).unwrap_or(key)
 }

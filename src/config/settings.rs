@@ -22,7 +22,7 @@ pub use super::upstream::{ApiKey, Upstream};
 pub struct Settings {
     /// Where callbacks arrive.
     pub listen: SocketAddr,
-    /// Health, metrics, the settled barrier.
+    /// Health, metrics, the settled barrier, what readers ask.
     pub admin_listen: SocketAddr,
     /// The two files.
     pub store: Store,
@@ -80,8 +80,19 @@ pub struct Source {
     pub path: String,
     /// How it proves who it is: any one suffices.
     pub credentials: Credentials,
+    /// Who may ask what is known of its messages.
+    pub readers: Vec<Reader>,
     /// Where its platform is asked for what it never called back about.
     pub upstream: Option<Upstream>,
+}
+
+/// An app that may ask what is known of the messages of one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// The service that the app's API key names: a UUID in lower case.
+    pub service_id: String,
+    /// The end of the app's API key: 36 characters.
+    pub secret: Secret,
 }
 
 /// How a source may prove who it is. At least one is configured, and any one suffices.

@@ -9,6 +9,7 @@ use super::check::one_of;
 use super::credentials;
 use super::document::{Kind, Table, Value};
 use super::problem::Origin;
+use super::reader;
 use super::report::{At, Checked, Found, Report};
 use super::section::{Section, quoted};
 use super::settings::Source;
@@ -21,7 +22,8 @@ const NAME_CHARS_MAX: usize = 64;
 /// Characters of a path: the platforms keep the whole URL in 255.
 const PATH_CHARS_MAX: usize = 200;
 
-/// What platforms are asked by: the bounds of all upstreams, and where it is said that nothing is kept.
+/// What asking is bounded by: the bounds of all upstreams, and where it is said that nothing is kept, and
+/// so nobody can ask or be asked.
 type Asked<'a> = (&'a Checked<upstream::Bounds>, Option<&'a At>);
 
 /// Reads every source, and refuses two that could not be told apart.
@@ -64,11 +66,12 @@ pub(super) fn item_section<'a>(
     Ok((At { key, origin: numbered.origin }, table))
 }
 
-/// Names and paths seen so far, with where they were first used.
+/// Names, paths and readers seen so far, with where they were first used.
 #[derive(Default)]
 struct First {
     names: HashMap<String, Origin>,
     paths: HashMap<String, Origin>,
+    readers: reader::Earlier,
 }
 
 impl First {
@@ -102,6 +105,7 @@ fn source(
     first.check(name.as_ref().ok(), path.as_ref().ok(), report);
     let known_provider = provider.as_ref().ok().copied();
     let credentials = credentials::read(&mut section, at, known_provider, today, report);
+    let readers = reader::readers(&mut section, at, &mut first.readers, no_store, report);
     let ims_org = adobe_only(&mut section, "ims_org", known_provider, report);
     let sandbox = adobe_only(&mut section, "sandbox", known_provider, report);
     let upstream = upstream::read(&mut section, known_provider, bounds, no_store, report);
@@ -110,6 +114,7 @@ fn source(
         name: Arc::from(name?.value),
         path: path?.value,
         credentials: credentials?,
+        readers: readers?,
         dialect: Dialect { provider: provider?, ims_org: ims_org?, sandbox: sandbox? },
         upstream: upstream?,
     })

@@ -89,6 +89,7 @@ mod tests {
             path: format!("/callbacks/{name}"),
             credentials: Credentials::default(),
             upstream: None,
+            readers: Vec::new(),
         }
     }
 
