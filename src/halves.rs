@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::control::Control;
+use crate::ask;
 use crate::change::OwedTo;
 use crate::clock::Clock;
 use crate::config::settings::{Credentials, Deliver, Settings, Sink, Source, Token};
@@ -104,6 +105,18 @@ impl Halves {
             journal: self.journal.clone(),
             state: self.settler.on_thread(),
             files: self.files.clone(),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// What readers ask from.
+    pub fn read_by(&self, clock: &Clock, metrics: &Arc<Metrics>) -> ask::Parts {
+        ask::Parts {
+            state: self.files[1].clone(),
+            journal: self.journal.clone(),
+            settled: self.settled.clone(),
+            on_thread: self.settler.on_thread(),
+            clock: clock.clone(),
             metrics: Arc::clone(metrics),
         }
     }

@@ -52,6 +52,7 @@
 //! | [`relay`] | in place of both files: passes each callback on to sinks before it is answered | who is calling |
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
 //! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
+//! | [`ask`] | the read API on that listener: who is asking, what for, the platforms' JSON and errors | what a callback says, sinks |
 //! | [`halves`] | starts and stops journal and settling together | |
 //! | [`receiver`] | starts, stops and wires all of it; the one place that knows every room | |
 //! | [`embedded`] | what an app's integration test needs beside that: start in a folder, post, read | |
@@ -226,6 +227,8 @@ pub mod relay;
 pub mod sqlite;
 
 pub mod api;
+
+pub mod ask;
 
 pub mod receiver;
 

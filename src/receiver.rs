@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::control::ControlFile;
 use crate::api::{self, Api};
+use crate::ask::Ask;
 use crate::clock::Clock;
 use crate::config::settings::{Settings, Source, Store, StoreKind, To};
 use crate::halves::{Halves, prepare_sources, remember};
@@ -143,6 +144,7 @@ struct Kept {
     lookout: Lookout,
     reconciler: Reconciler,
     halves: Halves,
+    ask: Arc<Ask>,
     _control_file: ControlFile,
     _lock: Arc<Lock>,
 }
@@ -226,7 +228,7 @@ impl Receiver {
         self.callbacks
     }
 
-    /// Where health and metrics are.
+    /// Where health, metrics and what readers ask are.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -292,6 +294,7 @@ impl Receiver {
             Behind::Files(kept) => {
                 remember(sources, &kept.halves.journal)?;
                 kept.reconciler.replace(sources)?;
+                kept.ask.replace(sources);
             }
             Behind::Relay(relay) => relay.replace_sources(sources)?,
         }
@@ -353,7 +356,7 @@ impl Behind {
 
 impl Kept {
     async fn stop(self, deadline: Instant) -> Ended {
-        let Self { reconciler, halves, _control_file, _lock, .. } = self;
+        let Self { lookout: _, reconciler, halves, ask: _, _control_file, _lock } = self;
         let progress = Arc::clone(halves.journal.progress());
         let ending = tokio::task::spawn_blocking(move || {
             reconciler.stop(deadline);
@@ -398,15 +401,17 @@ fn prepare_files(
         is_kept: is_kept(&halves.files),
         ack_wait_max: settings.limits.ack_wait_ms_max,
     };
+    let ask = Arc::new(Ask::new(&sources, halves.read_by(clock, metrics)));
     let asked = api::Behind::Files(Box::new(api::Files {
         journal: halves.journal.clone(),
         settled: halves.settled.clone(),
         files: halves.files.clone(),
         control: halves.control(control_file.key(), metrics),
+        ask: Arc::clone(&ask),
     }));
     let reconciler = Reconciler::start(&sources, halves.asking(clock), Arc::clone(metrics))?;
     let lookout = halves.lookout(clock, metrics);
-    let kept = Kept { lookout, reconciler, halves, _control_file: control_file, _lock: lock };
+    let kept = Kept { lookout, reconciler, halves, ask, _control_file: control_file, _lock: lock };
     Ok(Prepared { behind: Behind::Files(Box::new(kept)), keeper, asked, sources, new_token })
 }
 

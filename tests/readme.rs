@@ -93,6 +93,7 @@ fn with_files(block: &str, folder: &Path) -> String {
             "live-26785a09-ab16-4eb0-8407-a37497a57506-3d844edf-8d35-48ac-975b-e847b4f122b0"
                 .to_owned(),
         ),
+        ("reader", "3d844edf-8d35-48ac-975b-e847b4f122b0".to_owned()),
         ("hook", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
         ("rabbit-password", "a password".to_owned()),
         ("pg-password", "a password".to_owned()),
@@ -224,6 +225,7 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
     metrics.relay("app");
     metrics.token_ends("passport", "2026-11", now);
     metrics.answered(Duration::from_millis(1));
+    metrics.reads().answered("/v2", 404, Duration::from_millis(1));
     let page = metrics.page(&Snapshot { wal_bytes: Some([0, 0]), ..Snapshot::default() });
     let documented: BTreeSet<&str> = words(README, "receiptd_").into_iter().collect();
     for name in &documented {

@@ -340,6 +340,25 @@ fn reconciling_knows_no_caller_and_no_sink() {
 }
 
 #[test]
+fn answering_apps_knows_no_callback_and_no_sink() {
+    let allowed = [
+        "clock",
+        "config::settings",
+        "journal::Journal",
+        "provider::Provider",
+        "provider::notify::is_known_status",
+        "settle",
+        "sqlite",
+        "state::asked",
+        "state::read",
+        "state::tables",
+        "telemetry",
+    ];
+    let forbidden = ["std::env", "provider::read", "callback::", "outbox", "INSERT", "UPDATE"];
+    assert_knows_only("ask", &allowed, &forbidden);
+}
+
+#[test]
 fn only_config_reads_the_environment() {
     for file in files().iter().filter(|file| !file.is_in("config")) {
         for word in ["std::env", "env::var", "env::args", "clap::Arg::env", "env = \""] {

@@ -1,4 +1,5 @@
-//! What can be asked: health, metrics, and whether everything acknowledged is settled.
+//! What can be asked: health, metrics, whether everything acknowledged is settled, and, by readers, what
+//! is known of messages ([`crate::ask`]).
 //!
 //! On the admin listener only, which belongs on loopback or an inner network. Nothing here changes
 //! anything, except that a running receiver prunes, or keeps what a platform told, when [`control`] is asked to by someone who can
@@ -20,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::ask::{self, Ask};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::receive::connection::Connections;
@@ -30,16 +32,25 @@ use crate::telemetry::{Metrics, Snapshot};
 
 pub mod control;
 
-use control::Control;
+mod impatient;
 
-/// Open connections on the admin listener: a handful of probes and scrapers.
-const CONNECTIONS_MAX: usize = 64;
+use control::Control;
+use impatient::Impatient;
+
+/// Open connections on the admin listener: a handful of probes and scrapers, and the apps that read.
+const CONNECTIONS_MAX: usize = 256;
 
 /// The longest `/settled?wait=`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// How long a request's head may take.
+/// How long a request's head may take, and a connection be silent between two.
 const HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes of a head: a reference to filter by may be long.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// How long a caller may take nothing of its answer.
+const WRITE_MS_MAX: Duration = Duration::from_secs(10);
 
 /// What the admin listener answers from.
 #[derive(Debug)]
@@ -76,6 +87,8 @@ pub struct Files {
     pub files: [std::path::PathBuf; 2],
     /// What someone with the control file may ask for.
     pub control: Control,
+    /// What readers ask.
+    pub ask: Arc<Ask>,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -111,6 +124,7 @@ impl Api {
                 continue;
             };
             let api = Arc::clone(&self);
+            let stream = Impatient::new(stream, WRITE_MS_MAX);
             tokio::spawn(async move {
                 let service = service_fn(|request| {
                     let api = &api;
@@ -119,6 +133,7 @@ impl Api {
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_MAX)
+                    .max_buf_size(HEAD_BYTES_MAX)
                     .serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "an admin connection ended early");
@@ -135,6 +150,12 @@ impl Api {
                     files.control.serve(request, &files.settled, &self.clock).await
                 }
                 Behind::Relay(_) => text(StatusCode::NOT_FOUND, "nothing is kept here\n"),
+            };
+        }
+        if ask::is_asked(request.uri().path()) {
+            return match &self.behind {
+                Behind::Files(files) => files.ask.serve(&request).await,
+                Behind::Relay(_) => ask::nothing_kept(),
             };
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -24,7 +24,7 @@ use crate::telemetry::start_logging;
 /// receiptd.db in this folder, and makes one source, `default`, whose token it prints once, to a
 /// terminal only.
 ///
-/// SIGHUP reads sources and tokens again; SIGTERM or Ctrl-C finishes what is in flight and ends.
+/// SIGHUP reads sources, tokens and readers again; SIGTERM or Ctrl-C finishes what is in flight and ends.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -143,7 +143,7 @@ fn reload(receiver: &Receiver, layers: &Layers) {
             log_warnings(&loaded);
             if receiver.needs_restart_for(&loaded.settings) {
                 tracing::warn!(
-                    "only sources, tokens and TLS files are read again; the rest needs a restart"
+                    "only sources, tokens, readers and TLS files are read again; the rest needs a restart"
                 );
             }
             receiver.reload(&loaded.settings.sources).map_err(|error| error.to_string())

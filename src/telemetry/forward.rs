@@ -85,7 +85,7 @@ pub enum BreakerState {
 
 /// Makes the histograms of a family.
 #[derive(Clone, Debug)]
-struct Buckets(&'static [f64]);
+pub(super) struct Buckets(pub(super) &'static [f64]);
 
 impl MetricConstructor<Histogram> for Buckets {
     fn new_metric(&self) -> Histogram {

@@ -25,6 +25,7 @@ use crate::settle::{Report, Tally};
 
 mod expectation;
 mod forward;
+mod reads;
 mod recent;
 mod reconcile;
 mod source;
@@ -158,6 +159,7 @@ pub struct Metrics {
     forward: forward::ForwardMetrics,
     reconcile: reconcile::ReconcileMetrics,
     expectation: expectation::ExpectationMetrics,
+    reads: reads::ReadMetrics,
 }
 
 impl Default for Metrics {
@@ -199,6 +201,7 @@ impl Metrics {
             forward: forward::ForwardMetrics::default(),
             reconcile: reconcile::ReconcileMetrics::default(),
             expectation: expectation::ExpectationMetrics::default(),
+            reads: reads::ReadMetrics::default(),
             registry: Registry::default(),
         };
         metrics.register_counters(&mut registry);
@@ -206,6 +209,7 @@ impl Metrics {
         metrics.forward.register(&mut registry);
         metrics.reconcile.register(&mut registry);
         metrics.expectation.register(&mut registry);
+        metrics.reads.register(&mut registry);
         metrics.registry = registry;
         metrics
     }
@@ -346,6 +350,11 @@ impl Metrics {
         #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 fit")]
         let micros = (last * 1e6) as i64;
         (micros > 0).then(|| Timestamp::from_unix_micros(micros))
+    }
+
+    /// What readers ask.
+    pub fn reads(&self) -> &reads::ReadMetrics {
+        &self.reads
     }
 
     /// The handles of one sink of a relay.

@@ -1,0 +1,187 @@
+//! What can be wrong with a question, and the one table from there to the answer.
+//!
+//! Codes, bodies and sentences are those of the platforms, because apps and client libraries look for
+//! them; GC Notify words some of them otherwise. What no platform would say is in the same shape.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+
+/// Whose sentences are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// GOV.UK Notify's, which all but one of its relatives have too.
+    Govuk,
+    /// GC Notify's.
+    Gc,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// No `Authorization`.
+    NoToken,
+    /// `Authorization` of another scheme.
+    OtherScheme,
+    /// A token that is none, or that we do not understand.
+    Malformed,
+    /// A token that is signed in another way.
+    Algorithm,
+    /// A token that names no service.
+    NoIssuer,
+    /// A service or a key that is not configured: it is not said which.
+    UnknownKey,
+    /// A token from too long ago, or from the future. Told only to who has the key.
+    OldClock,
+    /// What is asked for makes no sense: a sentence for each mistake.
+    Invalid(Vec<String>),
+    /// The source has no notification of that id.
+    NotFound,
+    /// Nothing is asked there: sending, above all.
+    NoRoute,
+    /// Nobody may read.
+    NoReaders,
+    /// Nothing is kept, so there is nothing to read.
+    NothingKept,
+    /// What was acknowledged is not settled in time.
+    NotSettled,
+    /// The indexes that lists are read through are being made.
+    NotIndexed,
+    /// Every connection is taken.
+    Busy,
+    /// The answer took too long to find.
+    TooSlow,
+    /// The state could not be read; the log says why.
+    Failed,
+}
+
+/// What no official client can find here, in words for whoever pointed one at us to send.
+const NO_ROUTE: &str = "Not found. receiptd answers GET /v2/notifications, GET /v2/notifications/{id} \
+    and GET /v2/received-text-messages; it does not send, so point sending at the platform's own API";
+
+/// Of a token that is not like those in GOV.UK Notify's documentation.
+const GENERAL: &str = "Invalid token: make sure your API token matches the example at \
+    https://docs.notifications.service.gov.uk/rest-api.html#authorisation-header";
+
+/// Seconds after which another try is worth it.
+const RETRY_AFTER_S: &str = "1";
+
+impl Fault {
+    /// The answer, in that voice.
+    pub(super) fn answer(&self, voice: Voice) -> Response<Full<Bytes>> {
+        let (status, body) = self.says(voice);
+        let mut answer = json_answer(status, body.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        answer
+    }
+
+    fn says(&self, voice: Voice) -> (StatusCode, Value) {
+        let gc = voice == Voice::Gc;
+        let auth = |status, message: &'static str| errors(status, "AuthError", &[message.into()]);
+        let (unauthorized, forbidden) = (StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN);
+        match self {
+            Self::NoToken if gc => {
+                auth(unauthorized, "Unauthorized, authentication token must be provided")
+            }
+            Self::NoToken => {
+                auth(unauthorized, "Unauthorized: authentication token must be provided")
+            }
+            Self::OtherScheme if gc => {
+                auth(unauthorized, "Unauthorized, authentication bearer scheme must be used")
+            }
+            Self::OtherScheme => {
+                auth(unauthorized, "Unauthorized: authentication bearer scheme must be used")
+            }
+            Self::Malformed if gc => {
+                auth(forbidden, "Invalid token: signature, api token is not valid")
+            }
+            Self::Malformed => auth(forbidden, GENERAL),
+            Self::Algorithm => auth(forbidden, "Invalid token: algorithm used is not HS256"),
+            Self::NoIssuer => auth(forbidden, "Invalid token: iss field not provided"),
+            Self::UnknownKey if gc => {
+                auth(forbidden, "Invalid token: signature, api token not found")
+            }
+            Self::UnknownKey => auth(forbidden, "Invalid token: API key not found"),
+            Self::OldClock => {
+                auth(forbidden, "Error: Your system clock must be accurate to within 30 seconds")
+            }
+            Self::Invalid(mistakes) => {
+                let mistakes: Vec<Cow<'static, str>> =
+                    mistakes.iter().map(|mistake| Cow::Owned(mistake.clone())).collect();
+                errors(StatusCode::BAD_REQUEST, "ValidationError", &mistakes)
+            }
+            Self::NotFound if gc => (
+                StatusCode::NOT_FOUND,
+                json!({"result": "error", "message": "Notification not found in database"}),
+            ),
+            Self::NotFound => {
+                errors(StatusCode::NOT_FOUND, "NoResultFound", &["No result found".into()])
+            }
+            other => other.says_of_us(),
+        }
+    }
+
+    /// What no platform would say.
+    fn says_of_us(&self) -> (StatusCode, Value) {
+        let (status, error, message) = match self {
+            Self::NoReaders => (
+                StatusCode::NOT_FOUND,
+                "NotFound",
+                "Nobody may read here: no [[source.reader]] is configured",
+            ),
+            Self::NothingKept => (
+                StatusCode::NOT_FOUND,
+                "NotFound",
+                "Nothing is kept here, so there is nothing to read: store.kind is \"none\"",
+            ),
+            Self::NotSettled => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailable",
+                "What has been received is not settled yet; ask again",
+            ),
+            Self::NotIndexed => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailable",
+                "The indexes for lists are being made; ask again",
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailable",
+                "Too much is being read at once; ask again",
+            ),
+            Self::TooSlow => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailable",
+                "The answer took too long to find; ask again",
+            ),
+            Self::Failed => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "InternalServerError",
+                "The state could not be read; see the receiver's log",
+            ),
+            // The others have sentences of the platforms.
+            _ => (StatusCode::NOT_FOUND, "NotFound", NO_ROUTE),
+        };
+        errors(status, error, &[message.into()])
+    }
+}
+
+fn errors(status: StatusCode, error: &str, messages: &[Cow<'static, str>]) -> (StatusCode, Value) {
+    let all: Vec<Value> =
+        messages.iter().map(|message| json!({"error": error, "message": message})).collect();
+    (status, json!({"status_code": status.as_u16(), "errors": all}))
+}
+
+/// An answer of that JSON.
+pub(super) fn json_answer(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}

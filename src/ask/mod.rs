@@ -1,0 +1,171 @@
+//! The read API: what apps ask about the messages they sent, with the client library they have.
+//!
+//! The paths under `/v2` answer as the platform does, so that an unmodified official client only needs
+//! another base URL; they are answered on the admin listener. In the order in which a question passes:
+//!
+//! - `readers`: who is asking, by `token`;
+//! - `query`: what for; `words` are those that the platforms use;
+//! - the barrier: what was acknowledged before the question is settled first;
+//! - `pool`: a few read-only connections, each question within a time;
+//! - `shape`: the answer's JSON;
+//! - `fault`: the one table from what is wrong to the answer.
+//!
+//! Promises:
+//!
+//! - A reader sees its own source. What is wrong with a token is told only as far as it tells nothing
+//!   of other sources: an unknown service and a wrong key are one and the same.
+//! - An answer is current: everything acknowledged before the question is in it. Where that takes
+//!   longer than [`SETTLED_MS_MAX`] the answer is 503, which the official clients tell apart as worth
+//!   another try: an old status, told as if it were the last, would be a wrong one.
+//! - Nothing that is asked holds up the writer of the state or keeps the write-ahead log from being
+//!   cut: a question is one short read, interrupted after `pool::QUERY_MS_MAX`, and its answer is
+//!   built before the first byte of it is sent.
+//!
+//! Never: a word of a message in a log or a metric; anything that sends, or changes what is kept, but
+//! for the indexes that lists are read through (`indexes`).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+
+use crate::clock::Clock;
+use crate::config::settings::Source;
+use crate::journal::Journal;
+use crate::settle::{OnThread, Settled};
+use crate::telemetry::Metrics;
+
+mod readers;
+mod token;
+
+mod query;
+mod words;
+
+mod indexes;
+mod pool;
+
+mod shape;
+mod v2;
+
+mod fault;
+
+use fault::{Fault, Voice};
+use indexes::Indexes;
+use pool::Pool;
+use readers::{Reader, Readers};
+
+/// How long a question waits for what was acknowledged before it to be settled.
+pub const SETTLED_MS_MAX: Duration = Duration::from_millis(2_000);
+
+/// What an answer is made of.
+type Answer = Response<Full<Bytes>>;
+
+/// What is asked from.
+pub struct Parts {
+    /// The state file.
+    pub state: PathBuf,
+    /// Where callbacks are acknowledged.
+    pub journal: Journal,
+    /// How far they are settled.
+    pub settled: Settled,
+    /// To make and drop indexes.
+    pub on_thread: OnThread,
+    /// The time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Answers questions.
+pub struct Ask {
+    readers: RwLock<Arc<Readers>>,
+    journal: Journal,
+    settled: Settled,
+    indexes: Arc<Indexes>,
+    pool: Pool,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask").field("readers", &self.readers()).finish_non_exhaustive()
+    }
+}
+
+/// Whether it is for this room to answer what is asked there.
+pub fn is_asked(path: &str) -> bool {
+    let is_under = |root: &str| {
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    is_under("/v2")
+}
+
+/// The answer where nothing is kept.
+pub fn nothing_kept() -> Answer {
+    Fault::NothingKept.answer(Voice::Govuk)
+}
+
+impl Ask {
+    /// Ready for the readers of these sources. In a runtime.
+    pub fn new(sources: &[Source], parts: Parts) -> Self {
+        let Parts { state, journal, settled, on_thread, clock, metrics } = parts;
+        let indexes = Indexes::new(on_thread, settled.clone());
+        let ask = Self {
+            readers: RwLock::default(),
+            indexes: Arc::new(indexes),
+            pool: Pool::new(state, settled.clone()),
+            journal,
+            settled,
+            clock,
+            metrics,
+        };
+        if sources.iter().all(|source| source.readers.is_empty()) {
+            ask.indexes.drop_later();
+        }
+        ask.replace(sources);
+        ask
+    }
+
+    /// Puts the readers of these sources in the place of the old. In a runtime.
+    pub fn replace(&self, sources: &[Source]) {
+        let readers = Arc::new(Readers::new(sources));
+        if !readers.is_empty() {
+            self.indexes.make_later();
+        }
+        *self.readers.write().unwrap_or_else(PoisonError::into_inner) = readers;
+    }
+
+    /// Answers a request for which [`is_asked`].
+    pub async fn serve(&self, request: &Request<Incoming>) -> Answer {
+        let began = Instant::now();
+        let (route, answer) = v2::answer(self, request).await;
+        self.metrics.reads().answered(route, answer.status().as_u16(), began.elapsed());
+        answer
+    }
+
+    fn readers(&self) -> Arc<Readers> {
+        Arc::clone(&self.readers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who is asking; else what is wrong, and in whose words to say it.
+    fn reader(&self, request: &Request<Incoming>) -> Result<Arc<Reader>, (Fault, Voice)> {
+        let readers = self.readers();
+        let known = readers.authenticate(request.headers(), self.clock.now());
+        known.map_err(|fault| (fault, readers.voice()))
+    }
+
+    /// Waits until everything acknowledged so far is settled.
+    async fn current(&self) -> Result<(), Fault> {
+        let committed = self.journal.progress().committed();
+        match tokio::time::timeout(SETTLED_MS_MAX, self.settled.reaches(committed)).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Fault::NotSettled),
+        }
+    }
+}

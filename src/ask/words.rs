@@ -1,0 +1,125 @@
+//! The words of the platforms' read API: which statuses may be asked for, what some of them stand for,
+//! and which are final.
+
+use super::fault::Voice;
+use crate::provider::notify::is_known_status;
+
+/// The statuses of GOV.UK Notify, in the order of its error message.
+const GOVUK: [&str; 16] = [
+    "cancelled",
+    "created",
+    "sending",
+    "sent",
+    "delivered",
+    "pending",
+    "failed",
+    "technical-failure",
+    "temporary-failure",
+    "permanent-failure",
+    "pending-virus-check",
+    "validation-failed",
+    "virus-scan-failed",
+    "returned-letter",
+    "accepted",
+    "received",
+];
+
+/// What GC Notify has beside those.
+const GC_TOO: [&str; 2] = ["provider-failure", "pii-check-failed"];
+
+/// What `failed` stands for: every way in which a message did not arrive.
+const FAILURES: [&str; 10] = [
+    "failed",
+    "technical-failure",
+    "temporary-failure",
+    "permanent-failure",
+    "provider-failure",
+    "validation-failure",
+    "validation-failed",
+    "virus-scan-failed",
+    "pii-check-failed",
+    "returned-letter",
+];
+
+/// The types of message that may be asked for, in the order of the error message.
+pub(super) const TYPES: [&str; 3] = ["sms", "email", "letter"];
+
+/// Types that relatives have beside those.
+const TYPES_TOO: [&str; 2] = ["push", "messagebox"];
+
+/// The status of a notification of which no status was ever told: it exists.
+pub(super) const UNTOLD: &str = "created";
+
+/// Every status that may be asked for, as the error message lists them.
+pub(super) fn statuses(voice: Voice) -> Vec<&'static str> {
+    let more: &[&str] = if voice == Voice::Gc { &GC_TOO } else { &[] };
+    GOVUK.iter().chain(more).copied().collect()
+}
+
+/// Whether that is a status to ask for: a word of any platform of the family.
+pub(super) fn is_status(word: &str) -> bool {
+    is_known_status(word)
+}
+
+/// Whether that is a type to ask for.
+pub(super) fn is_type(word: &str) -> bool {
+    TYPES.contains(&word) || TYPES_TOO.contains(&word)
+}
+
+/// The statuses, as they are kept, that one which is asked for stands for. Letters are told of in two
+/// words of their own. Of what no status was told is kept as empty.
+pub(super) fn stands_for(status: &str) -> Vec<&str> {
+    match status {
+        "failed" => FAILURES.to_vec(),
+        "accepted" => vec!["accepted", UNTOLD, "", "sending"],
+        "received" => vec!["received", "delivered"],
+        UNTOLD => vec![UNTOLD, ""],
+        other => vec![other],
+    }
+}
+
+/// Whether nothing follows that status in the usual course of things. `sent` is final for text messages
+/// abroad only, and nothing tells these apart: it counts as under way.
+pub(super) fn is_final(status: &str) -> bool {
+    FAILURES.contains(&status)
+        || matches!(status, "delivered" | "received" | "cancelled")
+        // Platforms add words; those that end like this are final by what they say.
+        || status.ends_with("-failure")
+        || status.ends_with("-failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_of_every_platform_may_be_asked_for() {
+        for voice in [Voice::Govuk, Voice::Gc] {
+            assert!(statuses(voice).into_iter().all(is_status));
+        }
+        assert!(FAILURES.into_iter().all(is_status));
+        assert!(!is_status("elephant") && !is_status(""));
+    }
+
+    #[test]
+    fn every_failure_is_final_and_what_is_under_way_is_not() {
+        assert!(FAILURES.into_iter().all(is_final));
+        assert!(["delivered", "cancelled", "new-failure"].into_iter().all(is_final));
+        let under_way =
+            ["created", "sending", "pending", "sent", "pending-virus-check", "elephant"];
+        assert!(!under_way.into_iter().any(is_final));
+    }
+
+    #[test]
+    fn failed_stands_for_every_failure_and_no_word_stands_for_one_twice() {
+        for status in statuses(Voice::Gc) {
+            let mut words = stands_for(status);
+            assert!(words.contains(&status));
+            let count = words.len();
+            words.sort_unstable();
+            words.dedup();
+            assert_eq!(words.len(), count, "{status}");
+        }
+        assert_eq!(stands_for("failed").len(), FAILURES.len());
+    }
+}
