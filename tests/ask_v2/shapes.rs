@@ -1,0 +1,200 @@
+//! The JSON: the keys and the types of the platforms, and null where nobody knows.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::world::{PASSPORT, VISA, World, id, receipt, text};
+
+/// An answer of a platform, from its documentation and its code.
+fn example(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ask_v2/examples");
+    serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+}
+
+/// Both have the same keys, and values of the same types or null.
+fn assert_same_shape(ours: &Value, theirs: &Value, path: &str) {
+    match (ours, theirs) {
+        (Value::Object(ours), Value::Object(theirs)) => {
+            let keys = |object: &serde_json::Map<String, Value>| {
+                let mut keys: Vec<String> = object.keys().cloned().collect();
+                keys.sort();
+                keys
+            };
+            assert_eq!(keys(ours), keys(theirs), "{path}");
+            for (key, value) in ours {
+                assert_same_shape(value, &theirs[key], &format!("{path}.{key}"));
+            }
+        }
+        (Value::Array(ours), Value::Array(theirs)) => {
+            for value in ours {
+                assert_same_shape(value, &theirs[0], path);
+            }
+        }
+        (Value::Null, _) | (_, Value::Null) => {}
+        (ours, theirs) => {
+            let same = std::mem::discriminant(ours) == std::mem::discriminant(theirs);
+            assert!(same, "{path}: {ours} is not like {theirs}");
+        }
+    }
+}
+
+#[test]
+fn a_notification_has_the_keys_and_types_of_its_platform() {
+    let world = World::start();
+    world.hear("passport", &[receipt(1, "delivered", "sms", 0)]);
+    let mut bounce = receipt(2, "permanent-failure", "email", 0);
+    bounce["status_description"] = json!("Blocked");
+    bounce["provider_response"] = json!("The email address is on the suppression list");
+    world.hear("visa", &[bounce]);
+
+    let govuk = world.read(PASSPORT, &format!("/v2/notifications/{}", id(1)));
+    assert_same_shape(&govuk, &example("govuk.get_notification.json"), "");
+    assert_eq!(
+        govuk,
+        json!({
+            "id": id(1), "reference": "reference-1", "email_address": null,
+            "phone_number": "07700900111", "line_1": null, "line_2": null, "line_3": null,
+            "line_4": null, "line_5": null, "line_6": null, "postcode": null, "postage": null,
+            "type": "sms", "status": "delivered",
+            "template": {
+                "id": "f33517ff-2a88-4f6e-b855-c550268ce08a", "version": 1,
+                "uri": "https://api.notifications.service.gov.uk/v2/template/\
+                    f33517ff-2a88-4f6e-b855-c550268ce08a/version/1",
+            },
+            "body": null, "subject": null, "created_at": "2026-11-22T00:00:00.000000Z",
+            "created_by_name": null, "sent_at": "2026-11-22T00:00:01.000000Z",
+            "completed_at": "2026-11-22T00:00:05.000000Z", "scheduled_for": null,
+            "is_cost_data_ready": false, "cost_in_pounds": null, "cost_details": {},
+            "one_click_unsubscribe_url": null,
+        })
+    );
+    let gc = world.read(VISA, &format!("/v2/notifications/{}", id(2)));
+    assert_same_shape(&gc, &example("gcnotify.get_notification.json"), "");
+    assert_eq!(gc["status_description"], "Blocked");
+    assert_eq!(gc["email_address"], "someone@example.com");
+    assert_eq!(gc["phone_number"], Value::Null);
+}
+
+#[test]
+fn lists_have_the_keys_and_types_of_the_platform_and_an_empty_page_has_no_next() {
+    let world = World::start();
+    world.hear("passport", &[receipt(1, "delivered", "sms", 0), text(9, 3)]);
+    let filters = "/v2/notifications?template_type=sms&status=delivered";
+    let page = world.read(PASSPORT, filters);
+    assert_same_shape(&page, &example("govuk.get_notifications.json"), "");
+    let base = "http://receipts.example:9090/v2";
+    assert_eq!(
+        page["links"]["current"],
+        format!("{base}/notifications?template_type=sms&status=delivered")
+    );
+    assert_eq!(
+        page["links"]["next"],
+        format!("{base}/notifications?older_than={}&template_type=sms&status=delivered", id(1))
+    );
+    let last = format!("/v2/notifications?older_than={}", id(1));
+    assert_eq!(
+        world.read(PASSPORT, &last),
+        json!({"notifications": [], "links": {"current": format!("{base}/notifications?older_than={}", id(1))}})
+    );
+    let texts = world.read(PASSPORT, "/v2/received-text-messages");
+    assert_same_shape(&texts, &example("govuk.received_text_messages.json"), "");
+    assert_eq!(
+        texts["received_text_messages"][0],
+        json!({
+            "id": id(9), "created_at": "2026-11-22T00:00:03.000000Z",
+            "service_id": PASSPORT.service, "notify_number": "07900900002",
+            "user_number": "447700900111", "content": "Hi",
+        })
+    );
+    let next = format!("{base}/received-text-messages?older_than={}", id(9));
+    assert_eq!(texts["links"]["next"], next);
+}
+
+#[test]
+fn behind_a_proxy_that_speaks_tls_links_begin_with_https() {
+    let world = World::start();
+    let lines =
+        format!("authorization: Bearer {}\r\nx-forwarded-proto: https\r\n", PASSPORT.token());
+    let answer = world.ask("GET", "/v2/notifications", &lines);
+    assert!(answer.text().contains("\"https://receipts.example:9090/v2/notifications\""));
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+}
+
+#[test]
+fn completed_at_is_null_until_the_status_is_final() {
+    let world = World::start();
+    let statuses = ["created", "sending", "pending", "sent", "delivered", "temporary-failure"];
+    let receipts: Vec<Value> =
+        (0..).zip(statuses).map(|(at, status)| receipt(at, status, "email", at)).collect();
+    world.hear("passport", &receipts);
+    for (at, status) in (0..).zip(statuses) {
+        let found = world.read(PASSPORT, &format!("/v2/notifications/{}", id(at)));
+        assert_eq!(found["status"], status);
+        assert_eq!(found["completed_at"].is_null(), at < 4, "{status}");
+    }
+}
+
+#[test]
+fn a_recipient_stands_where_its_type_belongs() {
+    let world = World::start();
+    let mut push = receipt(4, "delivered", "push", 0);
+    push["to"] = json!("a device");
+    world.hear(
+        "passport",
+        &[
+            receipt(1, "delivered", "email", 0),
+            receipt(2, "delivered", "sms", 0),
+            receipt(3, "delivered", "letter", 0),
+            push,
+        ],
+    );
+    let filled = |number| {
+        let found = world.read(PASSPORT, &format!("/v2/notifications/{}", id(number)));
+        let keys = ["email_address", "phone_number", "line_1"];
+        keys.into_iter().filter(|key| !found[*key].is_null()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        [filled(1), filled(2), filled(3), filled(4)].concat(),
+        ["email_address", "phone_number", "line_1"]
+    );
+}
+
+/// What no receipt was ever heard of: it is there, with what is known.
+#[test]
+fn a_notification_known_only_by_a_complaint_or_a_returned_letter_is_answered() {
+    let world = World::start();
+    world.hear(
+        "passport",
+        &[
+            json!({
+                "notification_id": id(1), "complaint_id": id(8), "reference": null,
+                "to": "someone@example.com", "complaint_date": "2026-11-22T10:00:00.000000Z",
+            }),
+            json!({
+                "notification_id": id(2), "reference": null, "date_sent": "2026-11-01",
+                "sent_by": "API", "template_name": "a", "template_id": "None",
+                "template_version": null, "spreadsheet_file_name": null,
+                "spreadsheet_row_number": null, "upload_letter_file_name": null,
+            }),
+        ],
+    );
+    let complaint = world.read(PASSPORT, &format!("/v2/notifications/{}", id(1)));
+    let told = ["status", "type", "email_address", "completed_at", "template"];
+    assert_eq!(
+        told.map(|key| complaint[key].clone()),
+        [
+            json!("created"),
+            json!("email"),
+            json!("someone@example.com"),
+            Value::Null,
+            json!({"id": null, "version": null, "uri": null})
+        ]
+    );
+    assert!(complaint["created_at"].is_string());
+    let letter = world.read(PASSPORT, &format!("/v2/notifications/{}", id(2)));
+    assert_eq!([&letter["status"], &letter["type"]], ["returned-letter", "letter"]);
+    assert_eq!(world.ids(PASSPORT, "/v2/notifications?status=created"), [id(1)]);
+    assert_eq!(world.ids(PASSPORT, "/v2/notifications?template_type=email"), [id(1)]);
+    assert_eq!(world.ids(PASSPORT, "/v2/notifications?status=failed"), [id(2)]);
+}
