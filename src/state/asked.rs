@@ -210,7 +210,9 @@ pub fn notifications(
     let sql = format!(
         "SELECT {columns}, {STATUS}, {TYPE}, {CREATED} FROM notification_row WHERE key = ?1"
     );
-    Ok(fetch(connection, &sql, newest, bounds.bytes_max, read_asked, weight)?)
+    Ok(fetch(connection, &sql, newest, bounds.bytes_max, read_asked, |asked| {
+        asked.row.text_bytes()
+    })?)
 }
 
 /// Where the message of that source and id stands.
@@ -240,8 +242,7 @@ pub fn messages(
     }
     let columns = MessageRow::COLUMNS.join(", ");
     let sql = format!("SELECT {columns} FROM message_row WHERE key = ?1");
-    let weight = |row: &MessageRow| row.message.as_ref().map_or(0, String::len);
-    fetch(connection, &sql, newest, bounds.bytes_max, MessageRow::read, weight)
+    fetch(connection, &sql, newest, bounds.bytes_max, MessageRow::read, MessageRow::text_bytes)
 }
 
 /// Rows of one index that are in order by creation.
@@ -471,14 +472,6 @@ fn read_asked(row: &Row<'_>) -> rusqlite::Result<Asked> {
         created_at: some_time(row, more + 2)?,
         row: NotificationRow::read(row)?,
     })
-}
-
-/// The texts that are as long as a sender makes them.
-fn weight(asked: &Asked) -> usize {
-    let NotificationRow { reference, recipient, status_description, provider_response, .. } =
-        &asked.row;
-    let texts = [reference, recipient, status_description, provider_response];
-    texts.into_iter().flatten().map(String::len).sum()
 }
 
 #[cfg(test)]

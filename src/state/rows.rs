@@ -74,6 +74,13 @@ impl NotificationRow {
         "last_received_at",
     ];
 
+    /// Bytes of the texts that are as long as a sender makes them.
+    pub(super) fn text_bytes(&self) -> usize {
+        let Self { reference, recipient, status_description, provider_response, .. } = self;
+        let texts = [reference, recipient, status_description, provider_response];
+        texts.into_iter().flatten().map(String::len).sum()
+    }
+
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             source: row.get(0)?,
@@ -129,6 +136,11 @@ impl MessageRow {
         "date_received",
         "received_at",
     ];
+
+    /// Bytes of the text that is as long as its sender makes it.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, String::len)
+    }
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
