@@ -130,6 +130,16 @@
 //! into the count of duplicates, joins the others ([`merge`]), and writes notifications, messages,
 //! history and cursor in one transaction. Whoever waits at `/settled` is told.
 //!
+//! # One question
+//!
+//! [`api`] hands what is asked under `/v2` and `/v1` to [`ask`]. Its readers are told apart by what they
+//! show, each key tried whatever service is claimed. The question then waits until everything
+//! acknowledged before it is settled, or is answered 503; is read on one of a few read-only connections,
+//! in one transaction that SQLite itself ends after a second; and is answered in the platform's JSON.
+//! Lists are ranges of indexes ([`state::asked`]) that are made, on the settling thread, when the first
+//! reader is configured, so that who does not read does not pay for them. Whoever follows changes does so
+//! by positions in the journal ([`state::feed`]), and between two looks holds nothing but a place.
+//!
 //! # One change
 //!
 //! What an event altered becomes a [`change::Change`], with an id made from the event, and is written

@@ -350,6 +350,7 @@ fn answering_apps_knows_no_callback_and_no_sink() {
         "settle",
         "sqlite",
         "state::asked",
+        "state::feed",
         "state::read",
         "state::tables",
         "telemetry",

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
@@ -128,7 +128,7 @@ impl Api {
             tokio::spawn(async move {
                 let service = service_fn(|request| {
                     let api = &api;
-                    async move { Ok::<_, Infallible>(api.serve(request).await) }
+                    async move { Ok::<_, Infallible>(api.answer(request).await) }
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -143,6 +143,16 @@ impl Api {
         }
     }
 
+    async fn answer(&self, request: Request<Incoming>) -> Response<ask::Body> {
+        if ask::is_asked(request.uri().path()) {
+            return match &self.behind {
+                Behind::Files(files) => files.ask.serve(&request).await,
+                Behind::Relay(_) => ask::nothing_kept(),
+            };
+        }
+        self.serve(request).await.map(Either::Left)
+    }
+
     async fn serve(&self, request: Request<Incoming>) -> Answer {
         if control::PATHS.contains(&request.uri().path()) {
             return match &self.behind {
@@ -150,12 +160,6 @@ impl Api {
                     files.control.serve(request, &files.settled, &self.clock).await
                 }
                 Behind::Relay(_) => text(StatusCode::NOT_FOUND, "nothing is kept here\n"),
-            };
-        }
-        if ask::is_asked(request.uri().path()) {
-            return match &self.behind {
-                Behind::Files(files) => files.ask.serve(&request).await,
-                Behind::Relay(_) => ask::nothing_kept(),
             };
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

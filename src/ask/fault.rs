@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -43,6 +43,10 @@ pub(super) enum Fault {
     NotFound,
     /// Nothing is asked there: sending, above all.
     NoRoute,
+    /// Nothing is asked there, of our own paths.
+    NoPath,
+    /// Our own paths are only read.
+    Method,
     /// Nobody may read.
     NoReaders,
     /// Nothing is kept, so there is nothing to read.
@@ -55,6 +59,8 @@ pub(super) enum Fault {
     Busy,
     /// The answer took too long to find.
     TooSlow,
+    /// Nothing is answered any more.
+    Stopping,
     /// The state could not be read; the log says why.
     Failed,
 }
@@ -62,6 +68,8 @@ pub(super) enum Fault {
 /// What no official client can find here, in words for whoever pointed one at us to send.
 const NO_ROUTE: &str = "Not found. receiptd answers GET /v2/notifications, GET /v2/notifications/{id} \
     and GET /v2/received-text-messages; it does not send, so point sending at the platform's own API";
+
+const NO_PATH: &str = "Not found. GET /v1/openapi.json describes what is asked under /v1";
 
 /// Of a token that is not like those in GOV.UK Notify's documentation.
 const GENERAL: &str = "Invalid token: make sure your API token matches the example at \
@@ -77,6 +85,9 @@ impl Fault {
         let mut answer = json_answer(status, body.to_string());
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        if *self == Self::Method {
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         answer
     }
@@ -130,6 +141,8 @@ impl Fault {
     /// What no platform would say.
     fn says_of_us(&self) -> (StatusCode, Value) {
         let (status, error, message) = match self {
+            Self::NoPath => (StatusCode::NOT_FOUND, "NotFound", NO_PATH),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only GET"),
             Self::NoReaders => (
                 StatusCode::NOT_FOUND,
                 "NotFound",
@@ -155,6 +168,9 @@ impl Fault {
                 "ServiceUnavailable",
                 "Too much is being read at once; ask again",
             ),
+            Self::Stopping => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "Stopping; ask again")
+            }
             Self::TooSlow => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ServiceUnavailable",

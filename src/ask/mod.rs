@@ -1,7 +1,8 @@
 //! The read API: what apps ask about the messages they sent, with the client library they have.
 //!
 //! The paths under `/v2` answer as the platform does, so that an unmodified official client only needs
-//! another base URL; they are answered on the admin listener. In the order in which a question passes:
+//! another base URL (`v2`). Those under `/v1` are our own, for what the platforms have no words for
+//! (`v1`, `events`). All are answered on the admin listener. In the order in which a question passes:
 //!
 //! - `readers`: who is asking, by `token`;
 //! - `query`: what for; `words` are those that the platforms use;
@@ -30,14 +31,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
+use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::settings::Source;
 use crate::journal::Journal;
 use crate::settle::{OnThread, Settled};
+use crate::state::asked::Bounds;
 use crate::telemetry::Metrics;
 
 mod readers;
@@ -52,9 +56,13 @@ mod pool;
 mod shape;
 mod v2;
 
+mod events;
+mod v1;
+
 mod fault;
 
-use fault::{Fault, Voice};
+pub use events::Stream;
+use fault::{Fault, Voice, json_answer};
 use indexes::Indexes;
 use pool::Pool;
 use readers::{Reader, Readers};
@@ -62,8 +70,13 @@ use readers::{Reader, Readers};
 /// How long a question waits for what was acknowledged before it to be settled.
 pub const SETTLED_MS_MAX: Duration = Duration::from_millis(2_000);
 
-/// What an answer is made of.
-type Answer = Response<Full<Bytes>>;
+/// As many rows as the platforms put on a page, and bytes of text after which a page ends early.
+const PAGE: Bounds = Bounds { rows_max: 250, bytes_max: 4 << 20 };
+
+/// What an answer's body is made of: bytes that are there, or events as they happen.
+pub type Body = Either<Full<Bytes>, Stream>;
+
+type Answer = Response<Body>;
 
 /// What is asked from.
 pub struct Parts {
@@ -88,6 +101,10 @@ pub struct Ask {
     settled: Settled,
     indexes: Arc<Indexes>,
     pool: Pool,
+    /// Places of questions that wait for news.
+    waiting: Arc<Semaphore>,
+    /// Places of those who follow events.
+    following: Arc<Semaphore>,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -103,12 +120,12 @@ pub fn is_asked(path: &str) -> bool {
     let is_under = |root: &str| {
         path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    is_under("/v2")
+    is_under("/v2") || is_under("/v1")
 }
 
 /// The answer where nothing is kept.
 pub fn nothing_kept() -> Answer {
-    Fault::NothingKept.answer(Voice::Govuk)
+    v1::whole(Fault::NothingKept.answer(Voice::Govuk))
 }
 
 impl Ask {
@@ -120,6 +137,8 @@ impl Ask {
             readers: RwLock::default(),
             indexes: Arc::new(indexes),
             pool: Pool::new(state, settled.clone()),
+            waiting: Arc::new(Semaphore::new(v1::WAITING_MAX)),
+            following: Arc::new(Semaphore::new(events::STREAMS_MAX)),
             journal,
             settled,
             clock,
@@ -141,10 +160,20 @@ impl Ask {
         *self.readers.write().unwrap_or_else(PoisonError::into_inner) = readers;
     }
 
+    /// Answers nothing more, and lets go of the state.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
     /// Answers a request for which [`is_asked`].
-    pub async fn serve(&self, request: &Request<Incoming>) -> Answer {
+    pub async fn serve(self: &Arc<Self>, request: &Request<Incoming>) -> Answer {
         let began = Instant::now();
-        let (route, answer) = v2::answer(self, request).await;
+        let (route, answer) = if request.uri().path().starts_with("/v2") {
+            let (route, answer) = v2::answer(self, request).await;
+            (route, v1::whole(answer))
+        } else {
+            v1::answer(self, request).await
+        };
         self.metrics.reads().answered(route, answer.status().as_u16(), began.elapsed());
         answer
     }
@@ -168,4 +197,10 @@ impl Ask {
             Ok(false) | Err(_) => Err(Fault::NotSettled),
         }
     }
+}
+
+/// An answer of that, as JSON.
+fn written(value: &impl Serialize) -> Response<Full<Bytes>> {
+    // Texts, numbers and times always serialize.
+    json_answer(StatusCode::OK, serde_json::to_vec(value).unwrap_or_default())
 }

@@ -59,20 +59,35 @@ impl Pool {
         read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let place = Arc::clone(&self.places).acquire_owned();
-        let place = tokio::time::timeout(PLACE_MS_MAX, place).await.map_err(|_| Fault::Busy)?;
+        let place = match tokio::time::timeout(PLACE_MS_MAX, place).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return Err(Fault::Stopping),
+            Err(_) => return Err(Fault::Busy),
+        };
         let (path, idle) = (self.path.clone(), Arc::clone(&self.idle));
+        let places = Arc::clone(&self.places);
         let generation = self.settled.generation();
         let work = move || {
             // Given back when the reading has ended, not when somebody stops waiting for it.
             let _place = place;
             let mut connection = connection(&path, &idle, generation)?;
             let answer = in_time(&mut connection, read)?;
+            // Under the lock, so that nothing is kept behind `close`.
             let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.push(Idle { generation, connection });
+            if !places.is_closed() {
+                idle.push(Idle { generation, connection });
+            }
             Ok(answer)
         };
         // A reading that panics is a bug of ours; its connection is not used again.
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Failed))
+    }
+
+    /// Answers nothing more and closes every connection that is not in use. Whoever closes the state last
+    /// should be its writer: only that can take the write-ahead log away.
+    pub(super) fn close(&self) {
+        self.places.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -95,14 +95,14 @@ impl List {
 
 /// The pairs of a query in its order; of keys that may not repeat, the first.
 fn read(query: Option<&str>, repeating: &[&str]) -> Vec<(String, String)> {
-    let mut pairs: Vec<(String, String)> = Vec::new();
-    for (key, value) in form_urlencoded::parse(query.unwrap_or("").as_bytes()) {
-        let is_new = !pairs.iter().any(|(known, _)| *known == key);
-        if is_new || repeating.contains(&key.as_ref()) {
-            pairs.push((key.into_owned(), value.into_owned()));
+    let mut kept: Vec<(String, String)> = Vec::new();
+    for (key, value) in pairs(query) {
+        let is_new = !kept.iter().any(|(known, _)| *known == key);
+        if is_new || repeating.contains(&key.as_str()) {
+            kept.push((key, value));
         }
     }
-    pairs
+    kept
 }
 
 /// The pairs whose keys are known, in the order of the keys.
@@ -130,6 +130,11 @@ fn unknown_keys(pairs: &[(String, String)], known: &[&str]) -> Option<String> {
     };
     let list = unknown.join(", ");
     Some(format!("Additional properties are not allowed ({list} {verb} unexpected)"))
+}
+
+/// The pairs of a query, in its order.
+pub(super) fn pairs(query: Option<&str>) -> Vec<(String, String)> {
+    form_urlencoded::parse(query.unwrap_or("").as_bytes()).into_owned().collect()
 }
 
 /// Each word once, in the order of their first.

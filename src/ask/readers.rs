@@ -75,6 +75,15 @@ impl Readers {
         self.all.is_empty()
     }
 
+    /// Whether that one is still among them.
+    pub(super) fn has(&self, reader: &Reader) -> bool {
+        let is_it = |known: &Arc<Reader>| {
+            (&known.source, known.service) == (&reader.source, reader.service)
+                && is_secret(&known.secret.0, &reader.secret)
+        };
+        self.all.iter().any(is_it)
+    }
+
     /// The reader that shows itself in the head of a request which arrived at `now`.
     pub(super) fn authenticate(
         &self,

@@ -2,22 +2,18 @@
 
 use std::sync::Arc;
 
-use hyper::body::Incoming;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{HOST, HeaderMap};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response};
 use rusqlite::Connection;
-use serde::Serialize;
 
-use super::fault::{Fault, json_answer};
+use super::fault::Fault;
 use super::query::{List, forms_of, not_an_id};
 use super::readers::Reader;
 use super::shape::{Links, Message, Messages, Notification, Notifications};
-use super::{Answer, Ask};
-use crate::state::asked::{self, Bounds, Place};
-
-/// As many rows as the platforms put on a page, and bytes of text after which a page ends early: a
-/// client goes on until a page is empty.
-const PAGE: Bounds = Bounds { rows_max: 250, bytes_max: 4 << 20 };
+use super::{Ask, PAGE, written};
+use crate::state::asked::{self, Place};
 
 const NOTIFICATIONS: &str = "/v2/notifications";
 const MESSAGES: &str = "/v2/received-text-messages";
@@ -56,6 +52,8 @@ impl<'p> Route<'p> {
         }
     }
 }
+
+type Answer = Response<Full<Bytes>>;
 
 /// The answer, and what was asked for.
 pub(super) async fn answer(ask: &Ask, request: &Request<Incoming>) -> (&'static str, Answer) {
@@ -183,9 +181,4 @@ fn links(base: &str, list: &List, last: Option<&str>) -> Links {
     let with =
         |query: String| if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") };
     Links { current: with(list.current()), next: last.map(|id| with(list.next(id))) }
-}
-
-fn written(value: &impl Serialize) -> Answer {
-    // Texts, numbers and times always serialize.
-    json_answer(StatusCode::OK, serde_json::to_vec(value).unwrap_or_default())
 }

@@ -230,8 +230,10 @@ fn with_hint_for(error: &rusqlite::Error, message: String) -> Failure {
 
 /// Connections are files: asks the system for as many as are allowed, plus our own.
 fn raise_file_limit(connections_max: usize) {
+    /// Connections on the admin listener and to sinks, database files, signals.
+    const OTHERS: u64 = 512;
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = u64::try_from(connections_max).unwrap_or(u64::MAX).saturating_add(256);
+    let wanted = u64::try_from(connections_max).unwrap_or(u64::MAX).saturating_add(OTHERS);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= wanted) {
         return;

@@ -110,6 +110,7 @@ fn a_state_that_is_settled_again_gets_its_indexes_again() {
     assert_eq!(world.ids(PASSPORT, "/v2/notifications").len(), 20);
     let World { setup, receiver } = world;
     receiver.stop();
+    assert!(!setup.path("receiptd.db-wal").exists(), "readers keep the log from being taken away");
     std::fs::remove_file(setup.state()).unwrap();
     let world = World::of(setup, PASSPORT);
     assert_eq!(world.ids(PASSPORT, "/v2/notifications?status=delivered").len(), 20);

@@ -1,5 +1,7 @@
 //! A receiver with readers, and what it has received.
 
+#![allow(dead_code, reason = "each suite uses its own part of it")]
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 

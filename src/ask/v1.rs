@@ -1,0 +1,313 @@
+//! The paths of our own: what the platforms' read API has no words for.
+//!
+//! - One notification, waited for until its status is final.
+//! - What has changed since a position, for whoever keeps a copy.
+//! - What was told of one notification, callback by callback.
+//! - Changes as they happen ([`super::events`]).
+//!
+//! The same readers, tokens and errors as under `/v2`; the JSON has the columns of the public tables.
+//! `openapi.json` describes it, and is what these paths are held to by the tests.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep_until, timeout_at};
+
+use super::fault::{Fault, Voice, json_answer};
+use super::query::{forms_of, pairs};
+use super::readers::Reader;
+use super::{Answer, Ask, PAGE, events, words, written};
+use crate::state::asked;
+use crate::state::feed::{self, Position, Step, TimeLine};
+use crate::state::read::NotificationRow;
+
+const NOTIFICATIONS: &str = "/v1/notifications";
+const EVENTS: &str = "/v1/events";
+const OPENAPI: &str = "/v1/openapi.json";
+
+/// What describes all of it.
+const DOCUMENT: &str = include_str!("openapi.json");
+
+/// The longest `wait`.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Questions that wait at once.
+pub(super) const WAITING_MAX: usize = 64;
+
+/// How often a question that waits looks again, at most: news of others wakes it too.
+const LOOK_MS_MIN: Duration = Duration::from_millis(100);
+
+/// Callbacks about one notification that are told; more is no notification of a platform.
+const RECEIPTS_MAX: usize = 1_000;
+
+/// What is asked for.
+enum Route<'p> {
+    Notification(&'p str),
+    Receipts(&'p str),
+    Changed,
+    Events,
+    OpenApi,
+    Other,
+}
+
+impl<'p> Route<'p> {
+    fn of(path: &'p str) -> Self {
+        match path {
+            NOTIFICATIONS => return Self::Changed,
+            EVENTS => return Self::Events,
+            OPENAPI => return Self::OpenApi,
+            _ => {}
+        }
+        let rest = path.strip_prefix(NOTIFICATIONS).and_then(|rest| rest.strip_prefix('/'));
+        match rest.map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
+            Some((id, "")) if !id.is_empty() && !path.ends_with('/') => Self::Notification(id),
+            Some((id, "receipts")) if !id.is_empty() => Self::Receipts(id),
+            _ => Self::Other,
+        }
+    }
+
+    /// For metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Notification(_) => "/v1/notifications/{id}",
+            Self::Receipts(_) => "/v1/notifications/{id}/receipts",
+            Self::Changed => NOTIFICATIONS,
+            Self::Events => EVENTS,
+            Self::OpenApi => OPENAPI,
+            Self::Other => "/v1",
+        }
+    }
+}
+
+/// The answer, and what was asked for.
+pub(super) async fn answer(ask: &Arc<Ask>, request: &Request<Incoming>) -> (&'static str, Answer) {
+    let route = Route::of(request.uri().path());
+    let answer = answer_to(ask, &route, request).await;
+    // One voice for all: these paths are of no platform.
+    (route.label(), answer.unwrap_or_else(|fault| whole(fault.answer(Voice::Govuk))))
+}
+
+async fn answer_to(
+    ask: &Arc<Ask>,
+    route: &Route<'_>,
+    request: &Request<Incoming>,
+) -> Result<Answer, Fault> {
+    if matches!(route, Route::Other) {
+        return Err(Fault::NoPath);
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(Fault::Method);
+    }
+    if matches!(route, Route::OpenApi) {
+        return Ok(whole(json_answer(StatusCode::OK, DOCUMENT)));
+    }
+    let reader = ask.reader(request).map_err(|(fault, _)| fault)?;
+    let query = request.uri().query();
+    let answer = match route {
+        Route::Notification(id) => notification(ask, &reader, id, query).await?,
+        Route::Receipts(id) => receipts(ask, &reader, id, query).await?,
+        Route::Events => return events::answer(ask, reader, request).await,
+        Route::Changed | Route::OpenApi | Route::Other => changed(ask, &reader, query).await?,
+    };
+    Ok(whole(answer))
+}
+
+/// An answer that is sent as it is.
+pub(super) fn whole(answer: Response<Full<Bytes>>) -> Answer {
+    answer.map(http_body_util::Either::Left)
+}
+
+/// The value of the one key that may be there.
+pub(super) fn only(query: Option<&str>, known: &[&str]) -> Result<Option<String>, Fault> {
+    let mut pairs = pairs(query);
+    if let Some((key, _)) = pairs.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        return Err(invalid(format!("there is no {key} here")));
+    }
+    match pairs.len() {
+        0 | 1 => Ok(pairs.pop().map(|(_, value)| value)),
+        _ => Err(invalid(format!("{} stands there twice", pairs[0].0))),
+    }
+}
+
+pub(super) fn invalid(mistake: String) -> Fault {
+    Fault::Invalid(vec![mistake])
+}
+
+fn decoded(id: &str) -> String {
+    percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned()
+}
+
+async fn notification(
+    ask: &Ask,
+    reader: &Arc<Reader>,
+    id: &str,
+    query: Option<&str>,
+) -> Result<Response<Full<Bytes>>, Fault> {
+    let Some(wait) = only(query, &["wait"])? else {
+        ask.current().await?;
+        return look(ask, reader, id).await?.ok_or(Fault::NotFound).map(|row| written(&row));
+    };
+    let wait = parse_wait(&wait)
+        .ok_or_else(|| invalid("wait is not like 5s or 500ms, up to 60s".to_owned()))?;
+    let deadline = Instant::now() + wait;
+    let _place = place(&ask.waiting)?;
+    ask.current().await?;
+    let mut settled = ask.settled.clone();
+    loop {
+        let looked_at = Instant::now();
+        let found = look(ask, reader, id).await?;
+        let status = found.as_ref().and_then(|row| row.status.as_deref());
+        let answer = || found.as_ref().ok_or(Fault::NotFound).map(written);
+        if status.is_some_and(words::is_final) || looked_at >= deadline {
+            return answer();
+        }
+        // What is settled after the look was begun ends the wait at once.
+        match timeout_at(deadline.into(), settled.changes()).await {
+            Ok(true) => sleep_until((looked_at + LOOK_MS_MIN).min(deadline).into()).await,
+            // Settling has ended: nothing more will come.
+            Ok(false) => return answer(),
+            // One more look.
+            Err(_) => {}
+        }
+    }
+}
+
+/// What is known of it now.
+async fn look(ask: &Ask, reader: &Arc<Reader>, id: &str) -> Result<Option<NotificationRow>, Fault> {
+    let (id, reader) = (decoded(id), Arc::clone(reader));
+    ask.pool
+        .ask(move |state| {
+            for form in forms_of(&id) {
+                if let Some(found) = asked::notification(state, &reader.source, &form)? {
+                    return Ok(Some(found.row));
+                }
+            }
+            Ok(None)
+        })
+        .await
+}
+
+/// A place among those that wait, or stream; given back when it is dropped.
+pub(super) fn place(places: &Arc<Semaphore>) -> Result<tokio::sync::OwnedSemaphorePermit, Fault> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| Fault::Busy)
+}
+
+/// Reads `5s` or `500ms`; `None` if it is neither, or too long.
+fn parse_wait(text: &str) -> Option<Duration> {
+    let number = |digits: &str| {
+        digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+    };
+    let wait = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(ms), _) => Duration::from_millis(number(ms)?),
+        (None, Some(s)) => Duration::from_secs(number(s)?),
+        (None, None) => return None,
+    };
+    (wait <= WAIT_MAX).then_some(wait)
+}
+
+/// A notification in the feed, with where it changed last.
+#[derive(Serialize)]
+struct Changed {
+    #[serde(flatten)]
+    row: NotificationRow,
+    cursor: Position,
+}
+
+/// Some of what has changed.
+#[derive(Serialize)]
+struct Feed {
+    notifications: Vec<Changed>,
+    /// To be asked for next.
+    next: Position,
+    /// Whether there is more already.
+    has_more: bool,
+}
+
+async fn changed(
+    ask: &Ask,
+    reader: &Arc<Reader>,
+    query: Option<&str>,
+) -> Result<Response<Full<Bytes>>, Fault> {
+    let after = match only(query, &["updated_after"])? {
+        None => Position::default(),
+        Some(text) => position(&text, "updated_after")?,
+    };
+    ask.current().await?;
+    let reader = Arc::clone(reader);
+    ask.pool
+        .ask(move |state| {
+            let Step { found, through, is_last } =
+                feed::changed(state, &reader.source, after, PAGE)?;
+            let notifications =
+                found.into_iter().map(|(cursor, row)| Changed { row, cursor }).collect();
+            Ok(written(&Feed { notifications, next: through, has_more: !is_last }))
+        })
+        .await
+}
+
+/// A position that we have told.
+pub(super) fn position(text: &str, key: &str) -> Result<Position, Fault> {
+    Position::from_str(text).map_err(|_| invalid(format!("{key} is no cursor of ours")))
+}
+
+/// What was told of one notification.
+#[derive(Serialize)]
+struct Receipts {
+    receipts: Vec<TimeLine>,
+    /// Whether there are more than are told.
+    has_more: bool,
+}
+
+async fn receipts(
+    ask: &Ask,
+    reader: &Arc<Reader>,
+    id: &str,
+    query: Option<&str>,
+) -> Result<Response<Full<Bytes>>, Fault> {
+    only(query, &[])?;
+    ask.current().await?;
+    let (id, reader) = (decoded(id), Arc::clone(reader));
+    ask.pool
+        .ask(move |state| {
+            for form in forms_of(&id) {
+                let lines = feed::time_line(state, &reader.source, &form, RECEIPTS_MAX + 1)?;
+                let Some(mut receipts) = lines else { continue };
+                let has_more = receipts.len() > RECEIPTS_MAX;
+                receipts.truncate(RECEIPTS_MAX);
+                return Ok(written(&Receipts { receipts, has_more }));
+            }
+            Err(Fault::NotFound)
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_in_seconds_or_milliseconds_and_bounded() {
+        assert_eq!(parse_wait("5s"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_wait("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_wait("0s"), Some(Duration::ZERO));
+        for wrong in ["5", "", "s", "-1s", "+1s", "61s", "60001ms", "5m", "1e1s", "5 s"] {
+            assert_eq!(parse_wait(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_stand_once_and_only_where_it_means_something() {
+        assert_eq!(only(Some("wait=5s"), &["wait"]), Ok(Some("5s".to_owned())));
+        assert_eq!(only(None, &["wait"]), Ok(None));
+        assert_eq!(only(Some(""), &[]), Ok(None));
+        for wrong in ["wait=5s&wait=6s", "wait=5s&x=1", "x=1"] {
+            assert!(matches!(only(Some(wrong), &["wait"]), Err(Fault::Invalid(_))), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! One notification, waited for, and what was told of it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::Client;
+use crate::world::{Key, PASSPORT, VISA, World, id, receipt};
+
+fn path(number: u64, wait: &str) -> String {
+    let query = if wait.is_empty() { String::new() } else { format!("?wait={wait}") };
+    format!("/v1/notifications/{}{query}", id(number))
+}
+
+/// A question that is asked, and not waited for.
+fn asked(world: &World, key: Key, path: &str) -> Client {
+    let mut client = Client::connect(world.receiver.admin);
+    client.send(format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        key.token()
+    ));
+    client
+}
+
+#[test]
+fn a_notification_has_the_columns_of_the_public_table() {
+    let world = World::start();
+    world.hear("passport", &[receipt(1, "delivered", "sms", 0)]);
+    let found = world.read(PASSPORT, &path(1, ""));
+    let columns = [
+        "source",
+        "id",
+        "status",
+        "status_description",
+        "provider_response",
+        "reference",
+        "recipient",
+        "notification_type",
+        "template_id",
+        "template_version",
+        "created_at",
+        "sent_at",
+        "completed_at",
+        "complained_at",
+        "returned_at",
+        "receipts",
+        "duplicates",
+        "first_received_at",
+        "last_received_at",
+    ];
+    let keys: Vec<&String> = found.as_object().unwrap().keys().collect();
+    assert_eq!(keys.len(), columns.len(), "{keys:?}");
+    assert!(columns.iter().all(|column| found.get(column).is_some()), "{keys:?}");
+    assert_eq!(found["completed_at"], "2026-11-22T00:00:05.000000Z");
+}
+
+#[test]
+fn a_wait_ends_with_a_final_status_and_not_before() {
+    let world = World::start();
+    world.hear("passport", &[receipt(1, "sending", "sms", 0)]);
+    let began = Instant::now();
+    let mut waiting = asked(&world, PASSPORT, &path(1, "60s"));
+    let mut unknown = asked(&world, PASSPORT, &path(2, "60s"));
+    // News of others, and news that is not final.
+    world.hear("passport", &[receipt(3, "delivered", "sms", 0)]);
+    let mut pending = receipt(1, "pending", "sms", 0);
+    pending["completed_at"] = json!("2026-11-22T00:00:06.000000Z");
+    let mut delivered = receipt(1, "delivered", "sms", 0);
+    delivered["completed_at"] = json!("2026-11-22T00:00:07.000000Z");
+    world.hear("passport", &[pending]);
+    world.hear("passport", &[delivered, receipt(2, "permanent-failure", "sms", 0)]);
+    for (client, status) in [(&mut waiting, "delivered"), (&mut unknown, "permanent-failure")] {
+        let answer = client.answer();
+        assert_eq!(answer.status, 200);
+        let found: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(found["status"], status);
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_wait_that_is_over_tells_what_is_known() {
+    let world = World::start();
+    world.hear("passport", &[receipt(1, "sending", "sms", 0)]);
+    let began = Instant::now();
+    let found = world.read(PASSPORT, &path(1, "300ms"));
+    assert_eq!(found["status"], "sending");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(world.get(&path(2, "50ms"), &PASSPORT.token()).status, 404);
+    assert_eq!(world.get(&path(1, "50ms"), &VISA.token()).status, 404, "another's");
+}
+
+#[test]
+fn so_many_may_wait_and_others_are_still_answered() {
+    let world = World::start();
+    let mut waiting: Vec<Client> =
+        (0..64).map(|_| asked(&world, PASSPORT, &path(1, "20s"))).collect();
+    // All of them have a place once one more has none.
+    let refused = || world.get(&path(1, "0s"), &PASSPORT.token()).status == 503;
+    crate::support::eventually("a refusal", refused);
+    assert_eq!(world.get(&path(1, ""), &PASSPORT.token()).status, 404);
+    assert_eq!(world.receiver.admin("/readyz").status, 200);
+    world.hear("passport", &[receipt(1, "delivered", "sms", 0)]);
+    for client in &mut waiting {
+        assert_eq!(client.answer().status, 200);
+    }
+}
+
+#[test]
+fn what_was_told_of_a_notification_is_listed_with_its_repeats() {
+    let world = World::start();
+    let (sending, delivered) = (receipt(1, "sending", "sms", 0), receipt(1, "delivered", "sms", 9));
+    let complaint = json!({
+        "notification_id": id(1), "complaint_id": id(8), "reference": null,
+        "to": "someone@example.com", "complaint_date": "2026-11-22T10:00:00.000000Z",
+    });
+    world.hear("passport", &[sending.clone(), delivered, sending, complaint]);
+    let path = format!("/v1/notifications/{}/receipts", id(1));
+    let told = world.read(PASSPORT, &path);
+    assert_eq!(told["has_more"], false);
+    let lines: Vec<(&str, &Value, bool)> = told["receipts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| {
+            let kind = line["kind"].as_str().unwrap();
+            (kind, &line["status"], line["duplicate"].as_bool().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            ("receipt", &json!("sending"), false),
+            ("receipt", &json!("delivered"), false),
+            ("receipt", &json!("sending"), true),
+            ("complaint", &Value::Null, false),
+        ]
+    );
+    assert_eq!(world.get(&path, &VISA.token()).status, 404);
+}
+
+#[test]
+fn what_makes_no_sense_and_who_has_no_key_is_answered_as_under_v2() {
+    let world = World::start();
+    let token = PASSPORT.token();
+    let said = |path: &str, bearer: &str| {
+        let answer = world.get(path, bearer);
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["status_code"], answer.status);
+        (answer.status, body["errors"][0]["message"].as_str().unwrap().to_owned())
+    };
+    for (path, status, words) in [
+        (path(1, "soon"), 400, "wait is not like 5s"),
+        (path(1, "61s"), 400, "wait is not like 5s"),
+        (path(1, "1s&wait=2s"), 400, "wait stands there twice"),
+        (format!("{}?x=1", path(1, "")), 400, "there is no x here"),
+        ("/v1/notifications?updated_after=soon".to_owned(), 400, "no cursor of ours"),
+        ("/v1/notifications/".to_owned(), 404, "/v1/openapi.json"),
+        ("/v1/notifications/1/2".to_owned(), 404, "/v1/openapi.json"),
+        ("/v1".to_owned(), 404, "/v1/openapi.json"),
+        (path(9, ""), 404, "No result found"),
+    ] {
+        let (code, message) = said(&path, &token);
+        assert_eq!(code, status, "{path}");
+        assert!(message.contains(words), "{path}: {message}");
+    }
+    let wrong = Key { secret: VISA.secret, ..PASSPORT }.token();
+    assert_eq!(said(&path(1, ""), &wrong), (403, "Invalid token: API key not found".to_owned()));
+    let answer = world.ask("DELETE", &path(1, ""), &format!("authorization: Bearer {token}\r\n"));
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
+}
