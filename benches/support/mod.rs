@@ -68,4 +68,8 @@ pub mod jetstream;
 
 pub mod relay;
 
+pub mod asked;
+
+pub mod asking;
+
 pub mod report;

@@ -129,6 +129,15 @@ impl Bench {
         Server::start(self.configured(&files, configuration)?, files)
     }
 
+    /// Starts receiptd with that configuration, sources and all, on the files in that folder.
+    pub fn receiptd_of(&self, files: &Arc<TempDir>, configuration: &str) -> io::Result<Server> {
+        let file = files.path().join("receiptd.toml");
+        fs::write(&file, configuration)?;
+        let mut command = self.serve();
+        command.arg("--config").arg(file).arg("--db").arg(state_file(files.path()));
+        Server::start(command, Arc::clone(files))
+    }
+
     fn configured(&self, files: &Arc<TempDir>, configuration: &str) -> io::Result<Command> {
         let file = files.path().join("receiptd.toml");
         fs::write(&file, configuration)?;
@@ -137,12 +146,17 @@ impl Bench {
         Ok(command)
     }
 
-    fn command(&self) -> Command {
+    fn serve(&self) -> Command {
         let mut command = Command::new(&self.receiptd);
         if self.stand_in {
             command.arg(STAND_IN_ROLE);
         }
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.serve();
         command.args(["--source", &format!("{SOURCE}=gc-notify")]);
         command.args(["--token-sha256", &bearer_sha256()]);
         command
@@ -244,6 +258,11 @@ impl Server {
     /// The journal file.
     pub fn journal_file(&self) -> PathBuf {
         self.files.path().join(JOURNAL_FILE)
+    }
+
+    /// Where the admin listener is, if there is one.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Its process.
