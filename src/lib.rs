@@ -75,7 +75,8 @@
 //!
 //! One thread for every socket and timer of callers (tokio, current-thread). One thread writes the
 //! journal, one the state, one each checkpoints them. With sinks, one more sends to all of them, and with
-//! upstreams one more asks all of those, each on a runtime of its own. The threads of the two files never wait for each other's
+//! upstreams one more asks all of those, each on a runtime of its own. Once somebody asks, four read the
+//! state. The threads of the two files never wait for each other's
 //! lock. Whoever wants to change a file from elsewhere hands work to its thread
 //! ([`journal::Journal::on_writer`], [`settle::OnThread`]).
 //!

@@ -357,9 +357,9 @@ impl Behind {
 impl Kept {
     async fn stop(self, deadline: Instant) -> Ended {
         let Self { lookout: _, reconciler, halves, ask, _control_file, _lock } = self;
-        ask.close();
         let progress = Arc::clone(halves.journal.progress());
         let ending = tokio::task::spawn_blocking(move || {
+            ask.close();
             reconciler.stop(deadline);
             halves.stop(deadline);
         });

@@ -160,7 +160,7 @@ impl Ask {
         *self.readers.write().unwrap_or_else(PoisonError::into_inner) = readers;
     }
 
-    /// Answers nothing more, and lets go of the state.
+    /// Answers nothing more, and lets go of the state. Blocks.
     pub fn close(&self) {
         self.pool.close();
     }

@@ -1,16 +1,19 @@
-//! A few read-only connections to the state, and a time for each question.
+//! A few threads that read the state, each on a connection of its own, and a time for each question.
 //!
-//! A question runs on a thread that may block, on a connection nobody else uses meanwhile, in one
-//! transaction, so that all of it is of one moment. SQLite itself looks at the clock every some
-//! thousand steps and stops at the end of [`QUERY_MS_MAX`], whether or not anybody still waits for the
-//! answer: no reader keeps the write-ahead log from being cut for longer than that.
+//! A question is read in one transaction, so that all of it is of one moment. SQLite itself looks at the
+//! clock every some thousand steps and stops at the end of [`QUERY_MS_MAX`], whether or not anybody
+//! still waits for the answer: no reader keeps the write-ahead log from being cut for longer than that.
+//! The threads step back where receiving wants the processor, and are there from the first question on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::fault::Fault;
 use crate::settle::Settled;
@@ -21,36 +24,56 @@ use crate::state::tables::SCHEMA;
 /// How long one question may read.
 pub(super) const QUERY_MS_MAX: Duration = Duration::from_millis(1_000);
 
-/// How long one waits for a connection.
+/// How long one waits for a thread.
 const PLACE_MS_MAX: Duration = Duration::from_millis(2_000);
 
-/// Questions that are read at once. Each has a connection, with a cache of its own, and takes
-/// processor time that callbacks may need.
-const CONNECTIONS_MAX: usize = 4;
+/// Questions that are read at once. Each connection has a cache of its own.
+const THREADS_MAX: usize = 4;
+
+/// How far reading steps back where receiving wants the processor too, as a nice level.
+const NICE: i32 = 10;
 
 /// Steps of SQLite's machine between two looks at the clock: some tens of microseconds.
 const STEPS: std::ffi::c_int = 4_000;
 
-/// The connections.
+/// The threads, and who may hand them a question.
 pub(super) struct Pool {
     path: PathBuf,
     settled: Settled,
+    /// As many as there are threads: a question that has a place is read at once.
     places: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<Idle>>>,
+    threads: Mutex<Threads>,
 }
 
-/// A connection nobody uses.
-struct Idle {
+enum Threads {
+    /// Nobody has asked yet.
+    None,
+    /// They end when the sender is dropped.
+    Working(Sender<Question>, Vec<JoinHandle<()>>),
+    /// Nothing is read any more.
+    Ended,
+}
+
+type Question = Box<dyn FnOnce(&mut Hand) + Send>;
+
+/// What one thread reads with.
+struct Hand {
+    path: PathBuf,
+    /// None before its first question, and after one that failed.
+    open: Option<Open>,
+}
+
+struct Open {
     /// Of the file that it was opened on: a state that was damaged is replaced by another.
     generation: u64,
     connection: Connection,
 }
 
 impl Pool {
-    /// Connections to the state at `path`, opened when they are needed.
+    /// Readers of the state at `path`; it is opened when somebody asks.
     pub(super) fn new(path: PathBuf, settled: Settled) -> Self {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { path, settled, places, idle: Arc::default() }
+        let places = Arc::new(Semaphore::new(THREADS_MAX));
+        Self { path, settled, places, threads: Mutex::new(Threads::None) }
     }
 
     /// Asks one question: `read` runs on another thread, in one transaction.
@@ -64,49 +87,98 @@ impl Pool {
             Ok(Err(_)) => return Err(Fault::Stopping),
             Err(_) => return Err(Fault::Busy),
         };
-        let (path, idle) = (self.path.clone(), Arc::clone(&self.idle));
-        let places = Arc::clone(&self.places);
         let generation = self.settled.generation();
-        let work = move || {
+        let (tell, told) = oneshot::channel();
+        self.hand_over(Box::new(move |hand| {
+            let answer = hand.ask(generation, read);
             // Given back when the reading has ended, not when somebody stops waiting for it.
-            let _place = place;
-            let mut connection = connection(&path, &idle, generation)?;
-            let answer = in_time(&mut connection, read)?;
-            // Under the lock, so that nothing is kept behind `close`.
-            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if !places.is_closed() {
-                idle.push(Idle { generation, connection });
-            }
-            Ok(answer)
-        };
-        // A reading that panics is a bug of ours; its connection is not used again.
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Fault::Failed))
+            drop(place);
+            let _ = tell.send(answer);
+        }))?;
+        // Nothing is told by a reading that panics: a bug of ours.
+        told.await.unwrap_or(Err(Fault::Failed))
     }
 
-    /// Answers nothing more and closes every connection that is not in use. Whoever closes the state last
-    /// should be its writer: only that can take the write-ahead log away.
+    fn hand_over(&self, question: Question) -> Result<(), Fault> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*threads, Threads::None) {
+            let (sender, all) = self.start();
+            *threads = Threads::Working(sender, all);
+        }
+        match &*threads {
+            Threads::Working(sender, _) => sender.send(question).map_err(|_| Fault::Failed),
+            Threads::None | Threads::Ended => Err(Fault::Stopping),
+        }
+    }
+
+    fn start(&self) -> (Sender<Question>, Vec<JoinHandle<()>>) {
+        let (sender, questions) = channel();
+        let questions = Arc::new(Mutex::new(questions));
+        let start = |_| {
+            let hand = Hand { path: self.path.clone(), open: None };
+            let questions = Arc::clone(&questions);
+            let thread = std::thread::Builder::new().name("read".to_owned());
+            // With fewer threads a question waits a little longer; without any it fails.
+            thread
+                .spawn(move || hand.work(&questions))
+                .inspect_err(|error| {
+                    tracing::error!(%error, "a thread for readers could not be started");
+                })
+                .ok()
+        };
+        (sender, (0..THREADS_MAX).filter_map(start).collect())
+    }
+
+    /// Answers nothing more, and waits until what is being read is read: [`QUERY_MS_MAX`] at most. No
+    /// connection is open then, so that the writer of the state closes it last: only that can take the
+    /// write-ahead log away. Blocks.
     pub(super) fn close(&self) {
         self.places.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Threads::Working(sender, all) = std::mem::replace(&mut *threads, Threads::Ended) {
+            drop(sender);
+            for thread in all {
+                let _ = thread.join();
+            }
+        }
     }
 }
 
-/// One that nobody uses, or a new one.
-fn connection(
-    path: &std::path::Path,
-    idle: &Mutex<Vec<Idle>>,
-    generation: u64,
-) -> Result<Connection, Fault> {
-    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-    idle.retain(|idle| idle.generation == generation);
-    if let Some(found) = idle.pop() {
-        return Ok(found.connection);
+impl Hand {
+    fn work(mut self, questions: &Mutex<Receiver<Question>>) {
+        // Of this thread only, as Linux has it. Where that is not allowed nothing changes.
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            tracing::debug!(%error, "reading goes at the level of receiving");
+        }
+        loop {
+            let next = questions.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(question) = next else { return };
+            if catch_unwind(AssertUnwindSafe(|| question(&mut self))).is_err() {
+                self.open = None;
+            }
+        }
     }
-    drop(idle);
-    sqlite::open(path, &SCHEMA, Access::Read).map_err(|error| {
-        tracing::error!(%error, "a reader could not open the state");
-        Fault::Failed
-    })
+
+    fn ask<T>(
+        &mut self,
+        generation: u64,
+        read: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let known = self.open.take().filter(|open| open.generation == generation);
+        let mut connection = match known {
+            Some(open) => open.connection,
+            None => sqlite::open(&self.path, &SCHEMA, Access::Read).map_err(|error| {
+                tracing::error!(%error, "a reader could not open the state");
+                Fault::Failed
+            })?,
+        };
+        let answer = in_time(&mut connection, read);
+        // What is wrong with a question is no reason to open the state anew.
+        if !matches!(answer, Err(Fault::Failed)) {
+            self.open = Some(Open { generation, connection });
+        }
+        answer
+    }
 }
 
 fn in_time<T>(
