@@ -275,14 +275,14 @@ impl Follower {
 
     fn log(&mut self, report: &Report, ended: Result<(), Ended>) {
         let source = &*self.source.name;
-        let [status, notification, message, version] = report.healed;
+        let [status, notification, text, version] = report.healed;
         if report.healed.iter().any(|healed| *healed > 0) {
             let requests = report.requests;
             tracing::info!(
                 source,
                 status,
                 notification,
-                message,
+                text,
                 version,
                 requests,
                 "the platform told what had not come"
