@@ -51,7 +51,7 @@
 //! | [`lookout`] | counts once a minute what should have come and has not | who is calling, sinks |
 //! | [`relay`] | in place of both files: passes each callback on to sinks before it is answered | who is calling |
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
-//! | [`api`] | the admin listener: health, metrics, the settled barrier, pruning on request | what a callback says |
+//! | [`api`] | the admin listener: health, metrics, the settled barrier; on request it prunes, changes the outbox, keeps what a platform told | what a callback says |
 //! | [`ask`] | the read API on that listener: who is asking, what for, the platforms' JSON and errors | what a callback says, sinks |
 //! | [`halves`] | starts and stops journal and settling together | |
 //! | [`receiver`] | starts, stops and wires all of it; the one place that knows every room | |
