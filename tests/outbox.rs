@@ -17,7 +17,7 @@ use receiptd::clock::Timestamp;
 use receiptd::config::settings::{self, Deliver, To};
 use receiptd::forward::backoff::{Backoff, Chance};
 use receiptd::forward::breaker::{Breaker, Passage};
-use receiptd::forward::dispatcher::fate;
+use receiptd::forward::fate::fate;
 use receiptd::forward::fault::Fault;
 use receiptd::forward::window::{Record, Window};
 use receiptd::sqlite;

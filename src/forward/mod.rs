@@ -17,8 +17,9 @@
 //! found out to the settling thread, the only one that writes.
 //!
 //! It knows no provider and nothing of callers. In reading order: [`event`] is what a sink is sent,
-//! [`fault`] why it did not take it; [`backoff`], [`breaker`] and [`window`] decide, without I/O, when
-//! to try again, whether the sink is worth trying, and what may be sent next; [`dispatcher`] sends what
+//! [`fault`] why it did not take it; [`backoff`], [`breaker`], [`window`] and [`fate`] decide, without
+//! I/O, when to try again, whether the sink is worth trying, what may be sent next, and what is given up;
+//! [`dispatcher`] sends what
 //! one sink is owed, [`forwarder`] is the thread of all of them; [`sink`] is the list of sinks, with one
 //! file for each.
 
@@ -31,6 +32,8 @@ pub mod backoff;
 pub mod breaker;
 
 pub mod window;
+
+pub mod fate;
 
 pub mod dispatcher;
 
