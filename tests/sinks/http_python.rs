@@ -1,7 +1,8 @@
 //! The http sink as Python sees it: by the libraries that Standard Webhooks and CloudEvents publish,
 //! and by the receiver of the documentation, which uses none.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -151,6 +152,16 @@ async fn while_secrets_change_either_is_enough_and_no_other_is() {
     assert!(answers[0]["attributes"].is_object() && answers[1]["attributes"].is_object());
 }
 
+/// The first line of what the receiver answers to a request that says it was sent at that time.
+fn answer_at(port: u16, time: &str) -> String {
+    let mut stream = TcpStream::connect(local(port)).unwrap();
+    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nwebhook-timestamp: {time}\r\n");
+    stream.write_all(format!("{head}content-length: 2\r\n\r\n{{}}").as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
 /// The file stands in the README, word for word.
 #[tokio::test]
 async fn the_receiver_of_the_documentation_takes_what_is_signed_and_nothing_else() {
@@ -174,6 +185,12 @@ async fn the_receiver_of_the_documentation_takes_what_is_signed_and_nothing_else
     for wrong in [signed(&SECRETS[1..]), signed(&[])] {
         assert_eq!(wrong.send(&event).await, Err(Fault::refused("answered 401")));
     }
+    for time in ["soon", "", "-1", "1e9", "\u{b2}", &"9".repeat(5000)] {
+        assert_eq!(answer_at(port, time), "HTTP/1.1 401 Unauthorized", "{time}");
+    }
     let said = server.said();
     assert_eq!(said.matches(&event.id()).count(), 3, "{said}");
+    let lines = said.lines().filter(|line| line.contains(&*event.id()));
+    assert!(lines.map(serde_json::from_str::<Value>).all(|line| line.is_ok()), "{said}");
+    assert!(!said.contains("Traceback"), "{said}");
 }

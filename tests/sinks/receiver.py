@@ -1,11 +1,13 @@
-import base64, hmac, os, time
+import base64, hmac, os, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 
 
 def is_from_receiptd(headers, body):
-    id, sent_at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "0")
+    id, sent_at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not sent_at.isdecimal() or len(sent_at) > 12:
+        return False  # no number of seconds
     if abs(time.time() - int(sent_at)) > 300:
         return False  # old: whoever saw it once may be sending it again
     signed = f"{id}.{sent_at}.".encode() + body
@@ -20,7 +22,9 @@ class Receipts(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
         if is_from_receiptd(self.headers, body):
-            print(body.decode(), flush=True)  # store it; drop it if its id is stored already
+            # Store it; drop it if its id is stored already. In one piece: threads print beside each other.
+            sys.stdout.write(body.decode() + "\n")
+            sys.stdout.flush()
             self.send_response(204)
         else:
             self.send_response(401)
