@@ -106,10 +106,30 @@ pub fn table<R>(
     rows: &[R],
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    table_cut(screen, columns, &[], rows, out)
+}
+
+/// A column that is cut to what there is room for before it is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// The column's heading.
+    pub title: &'static str,
+    /// The fewest characters of it that still say something.
+    pub chars_min: usize,
+}
+
+/// The same, where some columns may be cut. These have their room before all others that may give way.
+pub fn table_cut<R>(
+    screen: Screen,
+    columns: &[Column<R>],
+    cuts: &[Cut],
+    rows: &[R],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let texts: Vec<Vec<String>> =
         rows.iter().map(|row| columns.iter().map(|column| cell(column, row)).collect()).collect();
     let widths = widths(columns, &texts);
-    match choose(screen.width, columns, &texts, &widths) {
+    match choose(screen.width, columns, cuts, &texts, &widths) {
         Some(chosen) => draw(columns, &texts, &chosen, out),
         None => blocks(columns, rows, out),
     }
@@ -128,46 +148,83 @@ fn widths<R>(columns: &[Column<R>], texts: &[Vec<String>]) -> Vec<usize> {
     table.column_max_content_widths().into_iter().map(usize::from).collect()
 }
 
-/// Positions of the columns to show, in order; `None` if not even the important ones fit.
+/// A column that is shown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Shown {
+    index: usize,
+    width: usize,
+}
+
+/// The columns to show, in order; `None` if not even the important ones fit.
 fn choose<R>(
     width: Option<usize>,
     columns: &[Column<R>],
+    cuts: &[Cut],
     texts: &[Vec<String>],
     widths: &[usize],
-) -> Option<Vec<usize>> {
-    let mut by_rank: Vec<usize> = (0..columns.len()).collect();
+) -> Option<Vec<Shown>> {
+    let cut = |index: usize| cuts.iter().find(|cut| cut.title == columns[index].title);
+    let mut by_rank: Vec<usize> = (0..columns.len())
+        .filter(|&index| columns[index].rank == 0 || texts.iter().any(|row| !row[index].is_empty()))
+        .collect();
     by_rank.sort_by_key(|&index| columns[index].rank);
+    let (first, rest): (Vec<usize>, Vec<usize>) =
+        by_rank.into_iter().partition(|&index| columns[index].rank == 0 || cut(index).is_some());
     let mut left = width.unwrap_or(usize::MAX);
-    let mut chosen = Vec::new();
-    for index in by_rank {
-        let rank = columns[index].rank;
-        if rank > 0 && texts.iter().all(|row| row[index].is_empty()) {
-            continue;
+    let mut chosen: Vec<Shown> = Vec::new();
+    for index in first {
+        let width = cut(index).map_or(widths[index], |cut| widths[index].min(cut.chars_min));
+        if !take(&mut left, &mut chosen, Shown { index, width }) && columns[index].rank == 0 {
+            return None;
         }
-        let gap = if chosen.is_empty() { 0 } else { usize::from(GAP) };
-        match left.checked_sub(widths[index] + gap) {
-            Some(rest) => left = rest,
-            None if rank == 0 => return None,
-            // What is less important must not take the place of what did not fit.
-            None => break,
-        }
-        chosen.push(index);
+    }
+    widen(&mut chosen, &mut left, widths);
+    for index in rest {
+        // A wide one that does not fit leaves its room to a narrow one behind it.
+        take(&mut left, &mut chosen, Shown { index, width: widths[index] });
     }
     chosen.sort_unstable();
     Some(chosen)
 }
 
+/// Shows the column if there is room for it.
+fn take(left: &mut usize, chosen: &mut Vec<Shown>, column: Shown) -> bool {
+    let gap = if chosen.is_empty() { 0 } else { usize::from(GAP) };
+    let Some(rest) = left.checked_sub(column.width + gap) else { return false };
+    *left = rest;
+    chosen.push(column);
+    true
+}
+
+/// Gives columns that were cut what is left: as many as can be are whole, the most important first, and
+/// the rest, of which a piece more is worth most at the end, share what remains from behind.
+fn widen(chosen: &mut [Shown], left: &mut usize, widths: &[usize]) {
+    for column in chosen.iter_mut() {
+        let lacks = widths[column.index] - column.width;
+        if lacks <= *left {
+            column.width += lacks;
+            *left -= lacks;
+        }
+    }
+    for column in chosen.iter_mut().rev() {
+        let more = (widths[column.index] - column.width).min(*left);
+        column.width += more;
+        *left -= more;
+    }
+}
+
 fn draw<R>(
     columns: &[Column<R>],
     texts: &[Vec<String>],
-    chosen: &[usize],
+    chosen: &[Shown],
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let rule = LineStyle::none().fill('─');
     let mut table = Table::new();
     table.load_style(TableStyle::new().header_separator(rule));
-    table.set_header(chosen.iter().map(|&index| columns[index].title));
-    table.add_rows(texts.iter().map(|row| chosen.iter().map(|&index| row[index].as_str())));
+    table.set_header(chosen.iter().map(|column| columns[column.index].title));
+    let text = |row: &[String], column: &Shown| shorten(&row[column.index], column.width);
+    table.add_rows(texts.iter().map(|row| chosen.iter().map(|column| text(row, column))));
     let last = chosen.len().saturating_sub(1);
     for (position, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if position == last { 0 } else { GAP }));
@@ -229,7 +286,7 @@ fn is_unsafe(character: char) -> bool {
 fn shorten(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
         None => text.to_owned(),
-        Some(_) => text.chars().take(chars_max - 1).chain(['…']).collect(),
+        Some(_) => text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect(),
     }
 }
 
@@ -243,11 +300,12 @@ pub fn second(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_string()[..19].replace('T', " ")).unwrap_or_default()
 }
 
-/// An instant to the last digit that counts, in UTC.
+/// An instant to the second, millisecond or microsecond, whichever it takes to tell it whole, in UTC.
 pub fn moment(time: Timestamp) -> String {
     let text = time.to_string().replace('T', " ");
     let (whole, fraction) = text.trim_end_matches('Z').split_once('.').unwrap_or((&text, ""));
-    match fraction.trim_end_matches('0') {
+    let digits = fraction.trim_end_matches('0').len().next_multiple_of(3);
+    match fraction.get(..digits).unwrap_or(fraction) {
         "" => whole.to_owned(),
         digits => format!("{whole}.{digits}"),
     }
@@ -301,6 +359,28 @@ mod tests {
             tabled(2, &rows),
             "id         n-1\nreference  7\nstatus     sent\n\nid         n-2\n"
         );
+    }
+
+    #[test]
+    fn a_column_that_does_not_fit_leaves_its_room_to_a_narrower_one_behind_it() {
+        let rows = [message("n-1", "temporary-failure", "7")];
+        assert!(tabled(16, &rows).starts_with("id   reference\n"), "{}", tabled(16, &rows));
+    }
+
+    #[test]
+    fn a_column_may_be_cut_to_the_room_there_is_before_it_is_left_out() {
+        let rows = [message("n-1", "temporary-failure", "order 7")];
+        let cuts = [Cut { title: "status", chars_min: 6 }];
+        let tabled = |width: usize| {
+            let mut out = Vec::new();
+            let screen = Screen { width: Some(width), is_terminal: true };
+            table_cut(screen, &COLUMNS, &cuts, &rows, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(tabled(33).ends_with("\nn-1  order 7    temporary-failure\n"), "{}", tabled(33));
+        assert!(tabled(32).ends_with("\nn-1  temporary-failure\n"), "{}", tabled(32));
+        assert!(tabled(15).ends_with("\nn-1  temporary…\n"), "{}", tabled(15));
+        assert!(tabled(10).ends_with("\nn-1\n"), "{}", tabled(10));
     }
 
     #[test]
@@ -367,12 +447,15 @@ mod tests {
     }
 
     #[test]
-    fn an_instant_is_shown_as_short_as_it_can_be() {
-        let moments = ["2026-11-22T10:00:00Z", "2026-11-22T10:00:00.120Z"].map(|text| {
+    fn an_instant_is_shown_in_whole_groups_of_digits() {
+        for (text, expected) in [
+            ("2026-11-22T10:00:00Z", "2026-11-22 10:00:00"),
+            ("2026-11-22T10:00:00.120Z", "2026-11-22 10:00:00.120"),
+            ("2026-11-22T10:00:00.51141Z", "2026-11-22 10:00:00.511410"),
+        ] {
             let time: Timestamp = text.parse().unwrap();
-            (second(Some(time)), moment(time))
-        });
-        assert_eq!(moments[0], ("2026-11-22 10:00:00".into(), "2026-11-22 10:00:00".into()));
-        assert_eq!(moments[1], ("2026-11-22 10:00:00".into(), "2026-11-22 10:00:00.12".into()));
+            assert_eq!(moment(time), expected);
+            assert_eq!(second(Some(time)), "2026-11-22 10:00:00");
+        }
     }
 }
