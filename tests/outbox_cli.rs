@@ -140,6 +140,7 @@ fn what_was_given_up_is_seen_and_sent_again_while_the_receiver_runs() {
     assert!((gauge(&server, "outbox_parked") - 3.0).abs() < 0.1, "nothing was touched");
     let retried = outbox(&setup, &["retry", "--id", "n1"]);
     assert_eq!((retried.code, &*retried.stdout), (Some(0), "retried 1 change\n"));
+    assert!(server.stderr().contains("changes are tried again as asked changes=1"));
     support::eventually("it is delivered", || attempts(&server, "delivered") > 0.5);
     assert_eq!(outbox(&setup, &["retry"]).stdout, "retried 2 changes\n");
     support::eventually("all are delivered", || lines(&setup, &["list"]).is_empty());
@@ -158,13 +159,73 @@ fn discarding_asks_first_and_works_with_and_without_a_receiver() {
     assert_eq!(unconfirmed.code, Some(2), "nobody is there to confirm it");
     assert_eq!(outbox(&setup, &["retry", "--standing", "fresh"]).code, Some(2));
     assert_eq!(lines(&setup, &["list"]).len(), 4);
-    assert_eq!(outbox(&setup, &["discard", "--id", "n0"]).stdout, "discarded 1 change\n");
+    let one = outbox(&setup, &["discard", "--id", "n0"]);
+    assert_eq!(one.code, Some(2), "one is asked about too");
+    assert_eq!(outbox(&setup, &["discard", "--id", "n0", "--yes"]).stdout, "discarded 1 change\n");
+    assert!(server.stderr().contains("changes were discarded as asked changes=1"));
     assert!((gauge(&server, "outbox_parked") - 3.0).abs() < 0.1);
     server.stop();
-    assert_eq!(outbox(&setup, &["discard", "--id", "n1"]).stdout, "discarded 1 change\n");
+    assert_eq!(outbox(&setup, &["discard", "--id", "n1", "--yes"]).stdout, "discarded 1 change\n");
     let rest = outbox(&setup, &["discard", "--sink", "app", "--yes"]);
     assert_eq!((rest.code, &*rest.stdout), (Some(0), "discarded 2 changes\n"));
     assert_eq!(support::count(&setup.state(), "change_row"), 0);
+}
+
+#[test]
+fn what_waits_is_tried_again_without_a_word_and_retry_says_so() {
+    let (url, _) = app(503);
+    let setup = with_sink(&url);
+    let server = setup.start();
+    for number in 0..2 {
+        assert_eq!(server.post(receipt(&format!("n{number}"))), 204);
+    }
+    support::eventually("both wait", || {
+        lines(&setup, &["list", "--standing", "waiting"]).len() == 2
+    });
+    server.stop();
+    let said = outbox(&setup, &["retry"]).stdout;
+    let expected = "2 changes wait and are tried again without this (--standing waiting: now)\n";
+    assert_eq!(said, format!("nothing is parked; {expected}"));
+    let said = outbox(&setup, &["retry", "--error", "503"]).stdout;
+    assert_eq!(said, format!("nothing that matches is parked; {expected}"));
+    assert_eq!(outbox(&setup, &["retry", "--error", "404"]).stdout, "nothing matches\n");
+    assert_eq!(outbox(&setup, &["retry", "--standing", "waiting"]).stdout, "retried 2 changes\n");
+}
+
+#[test]
+fn a_sink_that_is_gone_is_told_from_one_that_never_was() {
+    let (mut setup, server, _) = parked(3);
+    server.stop();
+    setup.sources = setup.sources.replace("\"app\"", "\"another\"");
+    setup.write();
+    let unknown = outbox(&setup, &["list", "--sink", "anothr"]);
+    assert_eq!(unknown.code, Some(1));
+    let said =
+        "no sink anothr is configured, and nothing is owed to it\n  hint: did you mean `another`?";
+    assert!(unknown.stderr.contains(said), "{}", unknown.stderr);
+    for verb in ["retry", "discard"] {
+        let ended = outbox(&setup, &[verb, "--sink", "appp"]);
+        assert_eq!(ended.code, Some(1), "{verb}");
+        assert!(ended.stderr.contains("did you mean `app`?"), "{}", ended.stderr);
+    }
+    assert_eq!(outbox(&setup, &["list", "--sink", "another"]).stdout, "nothing matches\n");
+    let said = outbox(&setup, &["retry", "--sink", "app"]).stdout;
+    assert_eq!(said, "marked 3 changes; no sink app is configured, so nobody sends them\n");
+    let all = ["discard", "--sink", "app", "--standing", "any", "--yes"];
+    assert_eq!(outbox(&setup, &all).stdout, "discarded 3 changes\n");
+}
+
+#[test]
+fn a_beginning_of_an_id_that_is_too_short_is_said_to_be() {
+    let (setup, server, _) = parked(1);
+    server.stop();
+    let id = lines(&setup, &["list"])[0]["id"].as_str().unwrap().to_owned();
+    let why = "a change's id needs four digits or more";
+    let said = outbox(&setup, &["list", "--id", &id[..3]]).stdout;
+    assert_eq!(said, format!("nothing matches: {why}\n"));
+    let ended = outbox(&setup, &["show", &id[..3]]);
+    assert!(ended.code == Some(1) && ended.stderr.contains(why), "{}", ended.stderr);
+    assert_eq!(lines(&setup, &["list", "--id", &id[..4]]).len(), 1);
 }
 
 #[test]
@@ -204,7 +265,11 @@ fn what_is_owed_is_not_pruned_and_what_was_given_up_is_gone_from_the_files() {
     assert!(gauge(&server, "outbox_parked").abs() < 0.1);
     assert!(!is_anywhere(setup.folder.path(), "someone@"));
     assert!(is_anywhere(setup.folder.path(), "canary-of-owed"), "the control is seen");
-    assert_eq!(outbox(&setup, &["discard", "--sink", "app"]).code, Some(0));
+    let said = outbox(&setup, &["discard", "--sink", "app", "--yes"]).stdout;
+    let expected = "nothing is parked; 1 change is still sent (--standing any: those too)\n";
+    assert_eq!(said, expected, "what is not given up stays");
+    let said = outbox(&setup, &["discard", "--sink", "app", "--standing", "any", "--yes"]).stdout;
+    assert_eq!(said, "discarded 1 change\n");
     let ended = prune(&setup);
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     assert!(!is_anywhere(setup.folder.path(), "canary-of-owed"));

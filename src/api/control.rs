@@ -176,7 +176,7 @@ impl Control {
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(touched)) => {
-                tracing::info!(changes = touched.rows(), verb = ?verb, "the outbox was changed");
+                tell(verb, &touched);
                 json(&touched)
             }
             Ok(Err(error)) => {
@@ -218,6 +218,15 @@ impl Control {
     fn is_key(&self, shown: Option<&HeaderValue>) -> bool {
         let expected = format!("Bearer {}", self.key);
         shown.is_some_and(|shown| shown.as_bytes().ct_eq(expected.as_bytes()).into())
+    }
+}
+
+/// Logs what somebody had done to the outbox.
+fn tell(verb: Verb, touched: &Touched) {
+    let changes = touched.rows();
+    match verb {
+        Verb::Retry => tracing::info!(changes, "changes are tried again as asked"),
+        Verb::Discard => tracing::info!(changes, "changes were discarded as asked"),
     }
 }
 

@@ -80,6 +80,7 @@ pub mod outbox;
 mod outbox_change;
 mod outbox_list;
 mod outbox_show;
+mod outbox_sinks;
 
 pub mod token;
 

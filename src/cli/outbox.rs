@@ -9,7 +9,7 @@ use super::prune::parse_age;
 use super::{outbox_change, outbox_list, outbox_show};
 use crate::clock::Timestamp;
 use crate::state::outbox::Standing;
-use crate::state::outbox_ask::{ID_DIGITS_MIN, Selection};
+use crate::state::outbox_ask::{ID_DIGITS_MIN, OutboxRow, Selection};
 
 /// List, show, retry and discard what is owed to sinks
 ///
@@ -45,7 +45,7 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     match &args.command {
-        Command::List(args) => outbox_list::run(args, out),
+        Command::List(args) => outbox_list::run(args, env, out),
         Command::Show(args) => outbox_show::run(args, env, out),
         Command::Retry(args) => outbox_change::retry(args, env, out),
         Command::Discard(args) => outbox_change::discard(args, env, out),
@@ -59,10 +59,6 @@ pub struct SelectFlags {
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
 
-    /// Only those that stand so
-    #[arg(long, value_enum)]
-    pub standing: Option<StandingWord>,
-
     /// Only those whose callback arrived longer ago: 30d, 12h, 90m, 45s
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     pub older_than: Option<Duration>,
@@ -71,7 +67,8 @@ pub struct SelectFlags {
     #[arg(long, value_name = "TEXT")]
     pub error: Option<String>,
 
-    /// Only those about this notification or message, or the change whose id begins so
+    /// Only those about this notification or message, or the change whose id begins so (four digits
+    /// or more)
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     pub id: Option<String>,
 }
@@ -87,28 +84,32 @@ pub enum StandingWord {
     Held,
     /// Given up
     Parked,
+    /// All of these
+    Any,
 }
 
-impl From<StandingWord> for Standing {
-    fn from(word: StandingWord) -> Self {
-        match word {
-            StandingWord::Fresh => Self::Fresh,
-            StandingWord::Waiting => Self::Waiting,
-            StandingWord::Held => Self::Held,
-            StandingWord::Parked => Self::Parked,
+impl StandingWord {
+    /// The one it names, if it names one.
+    pub fn standing(self) -> Option<Standing> {
+        match self {
+            Self::Fresh => Some(Standing::Fresh),
+            Self::Waiting => Some(Standing::Waiting),
+            Self::Held => Some(Standing::Held),
+            Self::Parked => Some(Standing::Parked),
+            Self::Any => None,
         }
     }
 }
 
 impl SelectFlags {
-    /// What they select, if it is `now`.
-    pub fn selection(&self, now: Timestamp) -> Selection {
+    /// What they select of those that stand so, if it is `now`.
+    pub fn selection(&self, standing: Option<Standing>, now: Timestamp) -> Selection {
         let before = self.older_than.map(|age| {
             now.plus_seconds(i64::try_from(age.as_secs()).unwrap_or(i64::MAX).saturating_neg())
         });
         Selection {
             sink: self.sink.clone(),
-            standing: self.standing.map(Standing::from),
+            standing,
             before,
             error: self.error.clone(),
             id: self.id.clone(),
@@ -117,23 +118,43 @@ impl SelectFlags {
 
     /// Whether any of them was given.
     pub fn are_given(&self) -> bool {
-        let Self { sink, standing, older_than, error, id } = self;
-        sink.is_some()
-            || standing.is_some()
-            || older_than.is_some()
-            || error.is_some()
-            || id.is_some()
+        self.sink.is_some() || self.narrow()
     }
+
+    /// Whether any was given that leaves out some of what a sink is owed.
+    pub fn narrow(&self) -> bool {
+        let Self { sink: _, older_than, error, id } = self;
+        older_than.is_some() || error.is_some() || id.is_some()
+    }
+
+    /// What to say if nothing matches.
+    pub fn nothing(&self) -> String {
+        match self.id.as_deref().and_then(too_short) {
+            Some(why) => format!("nothing matches: {why}"),
+            None => "nothing matches".to_owned(),
+        }
+    }
+}
+
+/// Why an id that might be the beginning of a change's names none.
+pub fn too_short(id: &str) -> Option<&'static str> {
+    let is_short = id.len() < ID_DIGITS_MIN && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_short.then_some("a change's id needs four digits or more")
 }
 
 /// An id that names something: no shorter than what a change can be named by.
 pub fn parse_id(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err(format!(
-            "expected the id of a message, or {ID_DIGITS_MIN} digits or more of a change's"
+            "expected the id of a message, or the first {ID_DIGITS_MIN} digits or more of a change's"
         ));
     }
     Ok(text.to_owned())
+}
+
+/// When it is tried again. What is held goes when what it is behind has gone, whatever stands in its row.
+pub fn due(row: &OutboxRow) -> Option<Timestamp> {
+    row.due_at.filter(|_| row.standing != Standing::Held)
 }
 
 /// The word for people.

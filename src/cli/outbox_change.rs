@@ -12,7 +12,8 @@ use super::Failure;
 use super::db::{must_exist, not_opened, unreadable};
 use super::flags::ConfigFlags;
 use super::outbox::{SelectFlags, StandingWord, word};
-use super::output::{self, Column, Screen, second};
+use super::outbox_sinks::Sinks;
+use super::output::{self, Column, Screen, plain, second};
 use super::prune::ask_control;
 use super::setup;
 use crate::api::control::OUTBOX_PATH;
@@ -44,6 +45,10 @@ pub struct RetryArgs {
     #[command(flatten)]
     select: SelectFlags,
 
+    /// Those that stand so
+    #[arg(long, value_enum, default_value_t = RetriedWord::Parked)]
+    standing: RetriedWord,
+
     /// Only say what would be retried
     #[arg(long)]
     dry_run: bool,
@@ -52,18 +57,23 @@ pub struct RetryArgs {
     flags: ConfigFlags,
 }
 
-/// Give changes up for good: no sink is told of them
+/// Give up for good what is parked: no sink is told of it
 ///
-/// Says which by at least one flag. Where it is more than one change, asks first unless --yes is
-/// given. What is under way to a sink at this moment may still arrive.
+/// The parked ones, unless --standing says otherwise: `--standing any` gives up all that is owed, also
+/// what would still be sent. Say which by at least one flag. Asks first, unless --yes is given. What is
+/// under way to a sink at this moment may still arrive.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  receiptd outbox discard --sink app --standing parked --older-than 30d --dry-run
-  receiptd outbox discard --sink a-sink-that-is-gone --yes")]
+  receiptd outbox discard --sink app --older-than 30d --dry-run
+  receiptd outbox discard --sink a-sink-that-is-gone --standing any --yes")]
 pub struct DiscardArgs {
     #[command(flatten)]
     select: SelectFlags,
+
+    /// Those that stand so [default: parked]
+    #[arg(long, value_enum)]
+    standing: Option<StandingWord>,
 
     /// Only say what would be discarded
     #[arg(long)]
@@ -77,6 +87,24 @@ pub struct DiscardArgs {
     flags: ConfigFlags,
 }
 
+/// What can be retried: what was never tried, or waits for another, goes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum RetriedWord {
+    /// Failed, and tried again when it is due: now
+    Waiting,
+    /// Given up
+    Parked,
+}
+
+impl From<RetriedWord> for Standing {
+    fn from(word: RetriedWord) -> Self {
+        match word {
+            RetriedWord::Waiting => Self::Waiting,
+            RetriedWord::Parked => Self::Parked,
+        }
+    }
+}
+
 /// Retries.
 ///
 /// # Errors
@@ -86,20 +114,21 @@ pub fn retry(
     env: &[(String, String)],
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    if let Some(standing @ (StandingWord::Fresh | StandingWord::Held)) = args.select.standing {
-        let word = word(standing.into());
-        return Err(Failure::new(Failure::USAGE, format!("what is {word} has not failed"))
-            .hint("only --standing parked and --standing waiting can be retried"));
-    }
-    let mut selection = args.select.selection(Clock::system().now());
-    selection.standing = selection.standing.or(Some(Standing::Parked));
-    let state = setup::settings(&args.flags, env)?.store.path;
+    let standing = Standing::from(args.standing);
+    let selection = args.select.selection(Some(standing), Clock::system().now());
+    let settings = setup::kept(&args.flags, env)?;
+    let (state, sinks) = (settings.store.path.clone(), Sinks::of(&settings, &args.flags, env));
     let order = Order { verb: Verb::Retry, selection };
-    let found = look(&state, &order)?;
-    if args.dry_run || found.is_empty() {
+    let reader = open(&state)?;
+    sinks.must_know(args.select.sink.as_ref(), &reader)?;
+    let found = look(&reader, &order)?;
+    if found.is_empty() {
+        return nothing(&args.select, &reader, &order, out);
+    }
+    if args.dry_run {
         return would("retry", &found, out);
     }
-    report("retried", &change(&state, &order)?, out)
+    retried(&change(&state, &order)?, &sinks, out)
 }
 
 /// Discards.
@@ -111,22 +140,30 @@ pub fn discard(
     env: &[(String, String)],
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    if !args.select.are_given() {
+    if args.standing.is_none() && !args.select.are_given() {
         return Err(Failure::new(Failure::USAGE, "nothing says what to discard")
             .hint("give --sink, --standing, --older-than, --error or --id"));
     }
-    let selection = args.select.selection(Clock::system().now());
-    let state = setup::settings(&args.flags, env)?.store.path;
+    let standing = args.standing.unwrap_or(StandingWord::Parked).standing();
+    let selection = args.select.selection(standing, Clock::system().now());
+    let settings = setup::kept(&args.flags, env)?;
+    let (state, sinks) = (settings.store.path.clone(), Sinks::of(&settings, &args.flags, env));
     let order = Order { verb: Verb::Discard, selection };
-    let found = look(&state, &order)?;
-    if args.dry_run || found.is_empty() {
+    let reader = open(&state)?;
+    sinks.must_know(args.select.sink.as_ref(), &reader)?;
+    let found = look(&reader, &order)?;
+    if found.is_empty() {
+        return nothing(&args.select, &reader, &order, out);
+    }
+    if args.dry_run {
         return would("discard", &found, out);
     }
-    if found.rows() > 1 && !args.yes {
+    if !args.yes {
         found.write(out).map_err(Failure::output)?;
         confirm(&format!("discard {} for good?", changes(found.rows())), out)?;
     }
-    report("discarded", &change(&state, &order)?, out)
+    let discarded = changes(change(&state, &order)?.rows());
+    output::done(writeln!(out, "discarded {discarded}").and_then(|()| out.flush()))
 }
 
 /// What would be touched, by sink, standing and last error.
@@ -160,6 +197,11 @@ impl Found {
         self.groups.values().map(|group| group.rows).sum()
     }
 
+    fn standing(&self, standing: Standing) -> i64 {
+        let so = self.groups.iter().filter(|((_, stands, _), _)| *stands == word(standing));
+        so.map(|(_, group)| group.rows).sum()
+    }
+
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let rows: Vec<GroupRow> =
             self.groups.iter().map(|(key, group)| (key.clone(), *group)).collect();
@@ -167,14 +209,17 @@ impl Found {
     }
 }
 
-fn look(state: &Path, order: &Order) -> Result<Found, Failure> {
+fn open(state: &Path) -> Result<Reader, Failure> {
     must_exist(state)?;
-    let reader = Reader::open(state).map_err(not_opened)?;
+    Reader::open(state).map_err(not_opened)
+}
+
+fn look(reader: &Reader, order: &Order) -> Result<Found, Failure> {
     let Order { verb, selection } = order;
     let mut found = Found::default();
     let mut place = Some(Place::start());
     while let Some(from) = place {
-        let (rows, next) = page(&reader, selection, &from)?;
+        let (rows, next) = page(reader, selection, &from)?;
         for row in rows.into_iter().filter(|row| verb.is_for(row)) {
             let key = (row.sink, word(row.standing), row.error.unwrap_or_default());
             let oldest = row.received_at;
@@ -198,17 +243,68 @@ fn changes(rows: i64) -> String {
 }
 
 fn would(verb: &str, found: &Found, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    if found.is_empty() {
-        return output::done(writeln!(out, "nothing matches").and_then(|()| out.flush()));
-    }
     output::done(found.write(out).and_then(|()| {
         writeln!(out, "\nwould {verb} {}", changes(found.rows()))?;
         out.flush()
     }))
 }
 
-fn report(done: &str, touched: &Touched, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    output::done(writeln!(out, "{done} {}", changes(touched.rows())).and_then(|()| out.flush()))
+/// Says that nothing matches. Whoever looks for what is parked is told of what is owed beside it.
+fn nothing(
+    select: &SelectFlags,
+    reader: &Reader,
+    order: &Order,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let Order { verb, selection } = order;
+    let mut said = select.nothing();
+    if selection.standing == Some(Standing::Parked) {
+        let any = Selection { standing: None, ..selection.clone() };
+        let owed = look(reader, &Order { verb: Verb::Discard, selection: any })?;
+        if let Some(beside) = beside(*verb, &owed) {
+            let what = if select.narrow() { "nothing that matches" } else { "nothing" };
+            said = format!("{what} is parked; {beside}");
+        }
+    }
+    output::done(writeln!(out, "{said}").and_then(|()| out.flush()))
+}
+
+/// What is owed and not parked, and how it is reached.
+fn beside(verb: Verb, owed: &Found) -> Option<String> {
+    let is = |rows, one, many| format!("{} {}", changes(rows), if rows == 1 { one } else { many });
+    match (verb, owed.standing(Standing::Waiting), owed.rows()) {
+        (_, _, 0) => None,
+        (Verb::Discard, _, rows) => {
+            Some(format!("{} still sent (--standing any: those too)", is(rows, "is", "are")))
+        }
+        (Verb::Retry, 0, rows) => Some(format!("{} sent by themselves", is(rows, "is", "are"))),
+        (Verb::Retry, rows, _) => {
+            let wait = is(rows, "waits and is", "wait and are");
+            Some(format!("{wait} tried again without this (--standing waiting: now)"))
+        }
+    }
+}
+
+/// Says what was retried; of a sink that is no longer configured, that nobody sends it.
+fn retried(touched: &Touched, sinks: &Sinks, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let mut sent = 0;
+    let mut lines = Vec::new();
+    for (sink, count) in &touched.sinks {
+        let rows = count.parked + count.others;
+        if sinks.lack(sink) {
+            let them = if rows == 1 { "it" } else { "them" };
+            let (marked, sink) = (changes(rows), plain(sink));
+            lines.push(format!(
+                "marked {marked}; no sink {sink} is configured, so nobody sends {them}"
+            ));
+        } else {
+            sent += rows;
+        }
+    }
+    if sent > 0 || lines.is_empty() {
+        lines.insert(0, format!("retried {}", changes(sent)));
+    }
+    output::done(writeln!(out, "{}", lines.join("\n")).and_then(|()| out.flush()))
 }
 
 /// Asks the person at the terminal.

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::Failure;
 use super::db::{self, unreadable};
 use super::flags::ConfigFlags;
-use super::outbox::{parse_id, word};
+use super::outbox::{due, parse_id, too_short, word};
+use super::outbox_sinks::Sinks;
 use super::output::{self, Column, moment, plain, text};
 use super::setup;
 use super::show::Format;
@@ -24,8 +25,8 @@ const ROWS_MAX: usize = 100;
 
 /// Show what is owed about one message, or one change, as it is sent
 ///
-/// ID is the id of a notification or a received message, or the beginning of a change's id. The event
-/// is what the sink is told: it holds personal data. Exits with 1 if nothing is owed by that id; what
+/// ID is the id of a notification or a received message, or the first four digits or more of a change's
+/// id. The event is what the sink is told: it holds personal data. Exits with 1 if nothing is owed by that id; what
 /// was delivered is not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -63,7 +64,7 @@ const ROW: [Column<OutboxRow>; 10] = [
     Column { title: "standing", rank: 0, text: |row| word(row.standing).to_owned() },
     Column { title: "failed attempts", rank: 0, text: |row| row.attempts.to_string() },
     Column { title: "last error", rank: 0, text: |row| text(row.error.as_ref()) },
-    Column { title: "due", rank: 0, text: |row| utc(row.due_at) },
+    Column { title: "due", rank: 0, text: |row| utc(due(row)) },
     Column { title: "received", rank: 0, text: |row| utc(Some(row.received_at)) },
     Column { title: "kind", rank: 0, text: |row| row.kind.clone() },
     Column { title: "source", rank: 0, text: |row| row.source.clone() },
@@ -84,16 +85,17 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let reader = db::state(&args.flags)?;
-    let sinks = setup::settings(&args.flags, env)?.sinks;
+    let settings = setup::kept(&args.flags, env)?;
+    Sinks::of(&settings, &args.flags, env).must_know(args.sink.as_ref(), &reader)?;
     let selection =
         Selection { sink: args.sink.clone(), id: Some(args.id.clone()), ..Selection::default() };
     let (rows, next) = reader.outbox(&selection, &Place::start(), ROWS_MAX).map_err(unreadable)?;
-    let shown = with_events(&reader, rows, &sinks).map_err(unreadable)?;
+    let shown = with_events(&reader, rows, &settings.sinks).map_err(unreadable)?;
     if shown.is_empty() {
         let message = format!("nothing is owed by the id {}", plain(&args.id));
-        return Err(Failure::new(Failure::NO, message).hint(
+        return Err(Failure::new(Failure::NO, message).hint(too_short(&args.id).unwrap_or(
             "what was delivered is gone from the outbox; `receiptd show ID` shows what is known",
-        ));
+        )));
     }
     output::done(match args.format {
         Format::Json => output::json(&shown, out).and_then(|()| out.flush()),

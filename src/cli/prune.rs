@@ -102,7 +102,8 @@ fn report(order: Order, pruned: Pruned, out: &mut dyn Write) -> Result<ExitCode,
         let _ = writeln!(
             out,
             "{held_back_by_sinks} callbacks stay, because a change is still owed to a sink: \
-             `receiptd stats --by sink` says to which, `receiptd outbox discard` gives it up"
+             `receiptd stats --by sink` says to which, `receiptd outbox discard --standing any` \
+             gives it up"
         );
     }
     if is_log_empty {

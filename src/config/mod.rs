@@ -63,7 +63,7 @@ mod report;
 pub mod settings;
 
 pub use problem::{Origin, Problem, Problems, Warning};
-pub use report::Effective;
+pub use report::{Effective, did_you_mean};
 pub use settings::Settings;
 
 use report::Report;

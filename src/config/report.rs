@@ -91,10 +91,7 @@ impl Report {
 }
 
 /// The known word that was probably meant, as a hint.
-pub(super) fn did_you_mean<'a>(
-    word: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     /// Below this two words are merely both words; 1 is equality.
     const SIMILARITY_MIN: f64 = 0.7;
     let close = known
