@@ -720,8 +720,34 @@ fn show_lists_sinks_with_their_origin_and_no_secret() {
 fn check_says_what_each_sink_is_sent() {
     let text = run(&["check", "--config", secretive().file()]);
     let line =
-        "app (http) is sent every change about status of passport, of a status only to delivered";
+        "  app (http) is sent changes of kind status from passport, only those to delivered\n";
     assert!(text.contains(line), "{text}");
+    let http = |lines: &str| sink("http", &format!("{HTTP}\n{lines}"));
+    for (lines, said) in [
+        (http(""), "app (http) is sent every change, unsigned\n"),
+        (
+            http(
+                "kinds = [\"status\", \"message\", \"complaint\"]\nstatuses = [\"sent\", \"failed\"]",
+            ),
+            "changes of kind status, message or complaint, of status only those to sent or failed, \
+             unsigned\n",
+        ),
+        (http("deliver = \"latest\""), "is sent the latest changes, unsigned\n"),
+    ] {
+        let text = run(&["check", "--config", Case::new(&lines).file()]);
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_of_a_check_is_no_failure() {
+    let case = secretive();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_receiptd"));
+    command.args(["config", "check", "--config", case.file()]);
+    let (read, written) = std::io::pipe().unwrap();
+    drop(read);
+    let ended = command.stdout(written).output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
 }
 
 #[test]

@@ -7,8 +7,9 @@ use comfy_table::{ContentArrangement, Table};
 
 use super::Failure;
 use super::flags::ServeFlags;
+use super::output;
 use crate::clock::Timestamp;
-use crate::config::settings::{Deliver, Sink};
+use crate::config::settings::{Deliver, Sink, To};
 use crate::config::{self, Effective, Loaded};
 
 /// Check, show or start a configuration
@@ -78,13 +79,11 @@ pub fn run(
     now: Timestamp,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    match &args.command {
+    output::done(match &args.command {
         Command::Check(args) => check(&load(&args.flags, env, now)?, out),
         Command::Show(args) => show(&load(&args.flags, env, now)?.effective, args.format, out),
         Command::Default => out.write_all(config::DEFAULTS.as_bytes()),
-    }
-    .map(|()| ExitCode::SUCCESS)
-    .map_err(|error| Failure::new(Failure::IO, format!("could not write the output: {error}")))
+    })
 }
 
 fn load(flags: &ServeFlags, env: Vec<(String, String)>, now: Timestamp) -> Result<Loaded, Failure> {
@@ -122,22 +121,40 @@ fn check(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {
 
 /// What a sink is sent, in a line.
 fn summary(sink: &Sink) -> String {
-    let what = match sink.deliver {
-        Deliver::EveryChange => "every change",
-        Deliver::Latest => "the latest changes",
+    let kinds = sink.filter.kinds.as_ref();
+    let kinds: Option<Vec<&str>> =
+        kinds.map(|kinds| kinds.iter().map(|kind| kind.as_str()).collect());
+    let what = match (sink.deliver, kinds.is_some()) {
+        (Deliver::EveryChange, false) => "every change",
+        (Deliver::EveryChange, true) => "changes",
+        (Deliver::Latest, _) => "the latest changes",
     };
     let mut text = format!("{} ({}) is sent {what}", sink.name, sink.to.word());
-    if let Some(kinds) = &sink.filter.kinds {
-        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-        text.push_str(&format!(" about {}", kinds.join(", ")));
+    if let Some(kinds) = &kinds {
+        text.push_str(&format!(" of kind {}", any_of(kinds)));
     }
     if let Some(sources) = &sink.filter.sources {
-        text.push_str(&format!(" of {}", sources.join(", ")));
+        text.push_str(&format!(" from {}", any_of(sources)));
     }
     if let Some(statuses) = &sink.filter.statuses {
-        text.push_str(&format!(", of a status only to {}", statuses.join(", ")));
+        // They narrow one kind only, which is the whole of it if there is no other.
+        let is_only = kinds.is_some_and(|kinds| kinds == ["status"]);
+        let of = if is_only { "" } else { "of status " };
+        text.push_str(&format!(", {of}only those to {}", any_of(statuses)));
+    }
+    if matches!(&sink.to, To::Http(http) if http.secrets.is_empty()) {
+        text.push_str(", unsigned");
     }
     text
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn any_of(words: &[impl AsRef<str>]) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
 }
 
 fn show(effective: &[Effective], format: Format, out: &mut dyn Write) -> io::Result<()> {
