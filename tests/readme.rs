@@ -415,6 +415,25 @@ fn the_gate_runs_the_two_commands_of_the_readme() {
     assert!(GATE.lines().any(|line| line.ends_with("-- demo --once")));
 }
 
+#[test]
+fn a_secret_made_as_the_readme_says_is_one_that_a_sink_takes() {
+    let blocks = blocks("sh");
+    let making = blocks.iter().find(|block| block.contains("whsec_%s")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("sh").args(["-ec", making]).current_dir(&folder).status().unwrap();
+    assert!(made.success(), "{making}");
+    let file = folder.path().join("receiptd.toml");
+    let secret = folder.path().join("hook");
+    let sink = format!(
+        "[[sink]]\nname = \"app\"\ntype = \"http\"\nurl = \"http://127.0.0.1:3000/\"\n\
+         secret_files = [{secret:?}]\n"
+    );
+    std::fs::write(&file, sink).unwrap();
+    let layers = Layers::new(Some(file), vec![], Flags::default());
+    let loaded = config::load(&layers, Clock::system().now()).unwrap_or_else(|why| panic!("{why}"));
+    assert!(!loaded.settings.sinks.is_empty());
+}
+
 /// tests/sinks runs the file.
 #[test]
 fn the_receiver_in_python_is_the_one_that_is_tried() {
