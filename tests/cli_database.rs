@@ -284,6 +284,40 @@ fn every_kind_of_tampering_is_found_and_named() {
     }
 }
 
+/// As a version left it that did not know what an app says it sent.
+fn made_older(db: &Path) {
+    let back = |path: &Path, sql| Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    back(db, "DROP VIEW expected; DROP TABLE expected_row; PRAGMA user_version = 2");
+    back(&journal::path_beside(db), "DROP TABLE expected_row; PRAGMA user_version = 3");
+}
+
+#[test]
+fn check_db_of_a_database_of_an_older_version_says_what_to_do_and_changes_nothing() {
+    let (_folder, db, _) = database();
+    made_older(&db);
+    let refused = run(&["check-db", "--db", text(&db)]).unwrap_err();
+    assert!(refused.message.contains("written by an older receiptd (schema 2,"), "{refused}");
+    assert!(refused.message.contains("start `receiptd serve` of this version once"), "{refused}");
+    let version: i64 = Connection::open(&db)
+        .unwrap()
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, 2);
+}
+
+#[test]
+fn a_rebuild_brings_a_database_of_an_older_version_up_to_date() {
+    let (_folder, db, callbacks) = database();
+    let before = dump(&db);
+    made_older(&db);
+    let (code, out) = run(&["rebuild", "--db", text(&db)]).unwrap();
+    assert_eq!(code, ExitCode::SUCCESS);
+    assert!(out.contains(&format!("settled {callbacks} callbacks")), "{out}");
+    assert_eq!(dump(&db), before);
+    let (code, out) = run(&["check-db", "--db", text(&db)]).unwrap();
+    assert_eq!(code, ExitCode::SUCCESS, "{out}");
+}
+
 #[test]
 fn a_difference_in_an_address_does_not_show_the_address() {
     let (_folder, db, _) = database();

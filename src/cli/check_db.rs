@@ -62,6 +62,8 @@ pub fn run(
              journal is replaced from a backup",
         );
     }
+    sqlite::check_is_current(&live, &state, &SCHEMA)?;
+    sqlite::check_is_current(reader.connection(), &journal, &journal::SCHEMA)?;
     // One snapshot for all that follows, while the receiver goes on.
     let snapshot = live.unchecked_transaction()?;
     let settled = Settled { live: &snapshot, reader: &reader, journal: &journal };

@@ -14,12 +14,13 @@ use crate::journal;
 use crate::journal::reader::Reader;
 use crate::lock::{Lock, check_file_system};
 use crate::settle;
+use crate::sqlite::{self, Access, Durability};
 
 /// Settle the journal again from the start, into a new state
 ///
 /// For after an upgrade that understands more than the version before, after a source was
-/// configured as the wrong provider, or after check-db found a difference. The journal is not
-/// changed. The old state stays in place until the new one is complete; interrupting is safe. What
+/// configured as the wrong provider, or after check-db found a difference. Of the journal nothing is
+/// changed but that it gets the tables of this version, as with `receiptd serve`. The old state stays in place until the new one is complete; interrupting is safe. What
 /// is known of notifications whose callbacks were pruned is kept.
 ///
 /// The receiver must be stopped meanwhile: senders keep what they cannot deliver and try again.
@@ -52,6 +53,8 @@ pub fn run(
             .hint("the journal stands beside the state: is --db right?"));
     }
     check_journal_is_ahead(&state, &journal)?;
+    // What is settled from it may stand in tables that an older version did not have.
+    drop(sqlite::open(&journal, &journal::SCHEMA, Access::Write(Durability::Full))?);
     let reader = Reader::open(&journal)?;
     let (callbacks, _) = reader.totals()?;
     let owed_to = halves::known_owed_to(&sinks, reader.connection())?;

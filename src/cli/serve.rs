@@ -214,7 +214,7 @@ fn explain_open(error: &OpenError, message: String) -> Failure {
         OpenError::Sqlite { error, .. } => with_hint_for(error, message),
         OpenError::Foreign { .. } => failure.hint("is --db (or store.path) the file it should be?"),
         // The message says all there is to say.
-        OpenError::Newer { .. } | OpenError::OldLibrary(_) => failure,
+        OpenError::Newer { .. } | OpenError::Older { .. } | OpenError::OldLibrary(_) => failure,
     }
 }
 

@@ -111,6 +111,19 @@ pub enum OpenError {
         /// The newest version this program knows.
         known: usize,
     },
+    /// An older receiptd wrote it, and what is to be done needs the tables of today.
+    #[error(
+        "{path} was written by an older receiptd (schema {found}, this one has {known}): start \
+         `receiptd serve` of this version once, which brings it up to date"
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: usize,
+        /// The version of this program.
+        known: usize,
+    },
     /// The SQLite library is too old to be trusted with a WAL.
     #[error("SQLite {0} can lose commits; 3.51.3 or newer is needed")]
     OldLibrary(&'static str),
@@ -121,7 +134,10 @@ impl OpenError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Sqlite { error, .. } => Fault::of(error) == Fault::Damaged,
-            Self::Foreign { .. } | Self::Newer { .. } | Self::OldLibrary(_) => false,
+            Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Older { .. }
+            | Self::OldLibrary(_) => false,
         }
     }
 }
@@ -151,6 +167,24 @@ pub fn open(path: &Path, schema: &Schema, access: Access) -> Result<Connection, 
         migrate(&mut connection, schema).map_err(wrap)?;
     }
     Ok(connection)
+}
+
+/// Makes sure that the file at `path`, open as `connection`, has every table of `schema`: one who reads
+/// migrates nothing.
+///
+/// # Errors
+/// [`OpenError::Older`] if a writer of this version has not opened it yet.
+pub fn check_is_current(
+    connection: &Connection,
+    path: &Path,
+    schema: &Schema,
+) -> Result<(), OpenError> {
+    let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
+    let (found, known) = (user_version(connection).map_err(wrap)?, schema.migrations.len());
+    if found < known {
+        return Err(OpenError::Older { path: path.to_owned(), found, known });
+    }
+    Ok(())
 }
 
 /// Begins a transaction that will write. It takes the write lock at once: one that has read first
