@@ -22,7 +22,8 @@ use tokio::time::{sleep_until, timeout_at};
 use super::fault::{Fault, Voice, json_answer};
 use super::query::{forms_of, pairs};
 use super::readers::Reader;
-use super::{Answer, Ask, PAGE, events, words, written};
+use super::{Answer, Ask, PAGE, events, written};
+use crate::provider::notify::is_final;
 use crate::state::asked;
 use crate::state::feed::{self, Position, Step, TimeLine};
 use crate::state::read::NotificationRow;
@@ -164,7 +165,7 @@ async fn notification(
         let found = look(ask, reader, id).await?;
         let status = found.as_ref().and_then(|row| row.status.as_deref());
         let answer = || found.as_ref().ok_or(Fault::NotFound).map(written);
-        if status.is_some_and(words::is_final) || looked_at >= deadline {
+        if status.is_some_and(is_final) || looked_at >= deadline {
             return answer();
         }
         // What is settled after the look was begun ends the wait at once.

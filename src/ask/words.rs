@@ -1,5 +1,5 @@
-//! The words of the platforms' read API: which statuses may be asked for, what some of them stand for,
-//! and which are final.
+//! The words of the platforms' read API: which statuses may be asked for, and what some of them stand
+//! for.
 
 use super::fault::Voice;
 use crate::provider::notify::is_known_status;
@@ -78,16 +78,6 @@ pub(super) fn stands_for(status: &str) -> Vec<&str> {
     }
 }
 
-/// Whether nothing follows that status in the usual course of things. `sent` is final for text messages
-/// abroad only, and nothing tells these apart: it counts as under way.
-pub(super) fn is_final(status: &str) -> bool {
-    FAILURES.contains(&status)
-        || matches!(status, "delivered" | "received" | "cancelled")
-        // Platforms add words; those that end like this are final by what they say.
-        || status.ends_with("-failure")
-        || status.ends_with("-failed")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,12 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_is_final_and_what_is_under_way_is_not() {
-        assert!(FAILURES.into_iter().all(is_final));
-        assert!(["delivered", "cancelled", "new-failure"].into_iter().all(is_final));
-        let under_way =
-            ["created", "sending", "pending", "sent", "pending-virus-check", "elephant"];
-        assert!(!under_way.into_iter().any(is_final));
+    fn every_failure_is_final() {
+        assert!(FAILURES.into_iter().all(crate::provider::notify::is_final));
     }
 
     #[test]

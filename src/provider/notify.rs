@@ -131,6 +131,13 @@ pub const ENDS: [&str; 14] = [
     "returned-letter",
 ];
 
+/// Whether nothing follows that status in the usual course of things: the [`ENDS`] but `sent`, after
+/// which it is no use to wait though nobody can say that it was the end. A word that nobody knows is
+/// never final, as it never outranks a known end.
+pub fn is_final(status: &str) -> bool {
+    status != "sent" && ENDS.contains(&status)
+}
+
 /// Whether this is a status word that some platform of the family is known to use. The others are
 /// kept as sent, and counted, because somebody should look at them.
 pub fn is_known_status(word: &str) -> bool {
