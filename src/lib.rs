@@ -139,7 +139,9 @@
 //! in one transaction that SQLite itself ends after a second; and is answered in the platform's JSON.
 //! Lists are ranges of indexes ([`state::asked`]) that are made, on the settling thread, when the first
 //! reader is configured, so that who does not read does not pay for them. Whoever follows changes does so
-//! by positions in the journal ([`state::feed`]), and between two looks holds nothing but a place.
+//! by positions in the journal ([`state::feed`]), and between two looks holds nothing but a place. What an app
+//! says it sent is no question: it goes through the journal's queue, as an entry whose `origin` says so
+//! ([`settle::expect`]), and is answered once it is durable.
 //!
 //! # One change
 //!

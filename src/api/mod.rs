@@ -146,7 +146,7 @@ impl Api {
     async fn answer(&self, request: Request<Incoming>) -> Response<ask::Body> {
         if ask::is_asked(request.uri().path()) {
             return match &self.behind {
-                Behind::Files(files) => files.ask.serve(&request).await,
+                Behind::Files(files) => files.ask.serve(request).await,
                 Behind::Relay(_) => ask::nothing_kept(),
             };
         }

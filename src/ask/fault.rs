@@ -45,8 +45,16 @@ pub(super) enum Fault {
     NoRoute,
     /// Nothing is asked there, of our own paths.
     NoPath,
-    /// Our own paths are only read.
+    /// All but one of our own paths are only read.
     Method,
+    /// That one is only posted to.
+    OnlyPost,
+    /// A body of more bytes than may be said at once.
+    LongBody,
+    /// A body that is not there in time.
+    SlowBody,
+    /// The journal has no room for what an app says, or is stopping.
+    NotKept,
     /// Nobody may read.
     NoReaders,
     /// Nothing is kept, so there is nothing to read.
@@ -86,8 +94,13 @@ impl Fault {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
         }
-        if *self == Self::Method {
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let allowed = match self {
+            Self::Method => Some("GET, HEAD"),
+            Self::OnlyPost => Some("POST"),
+            _ => None,
+        };
+        if let Some(allowed) = allowed {
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
         answer
     }
@@ -143,6 +156,22 @@ impl Fault {
         let (status, error, message) = match self {
             Self::NoPath => (StatusCode::NOT_FOUND, "NotFound", NO_PATH),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only GET"),
+            Self::OnlyPost => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only POST"),
+            Self::LongBody => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "PayloadTooLarge",
+                "The body is too long; say it in several requests",
+            ),
+            Self::SlowBody => (
+                StatusCode::REQUEST_TIMEOUT,
+                "RequestTimeout",
+                "The body was not there in time; say it again",
+            ),
+            Self::NotKept => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailable",
+                "Not all of it could be kept; say it again",
+            ),
             Self::NoReaders => (
                 StatusCode::NOT_FOUND,
                 "NotFound",
@@ -166,7 +195,7 @@ impl Fault {
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ServiceUnavailable",
-                "Too much is being read at once; ask again",
+                "Too much is asked at once; ask again",
             ),
             Self::Stopping => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "Stopping; ask again")

@@ -2,7 +2,8 @@
 //!
 //! The paths under `/v2` answer as the platform does, so that an unmodified official client only needs
 //! another base URL (`v2`). Those under `/v1` are our own, for what the platforms have no words for
-//! (`v1`, `events`). All are answered on the admin listener. In the order in which a question passes:
+//! (`v1`, `events`, `expected`). All are answered on the admin listener. In the order in which a question
+//! passes:
 //!
 //! - `readers`: who is asking, by `token`;
 //! - `query`: what for; `words` are those that the platforms use;
@@ -23,7 +24,8 @@
 //!   built before the first byte of it is sent.
 //!
 //! Never: a word of a message in a log or a metric; anything that sends, or changes what is kept, but
-//! for the indexes that lists are read through (`indexes`).
+//! for the indexes that lists are read through (`indexes`) and what an app says it sent (`expected`),
+//! which goes through the journal as all news does.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -57,6 +59,7 @@ mod shape;
 mod v2;
 
 mod events;
+mod expected;
 mod v1;
 
 mod fault;
@@ -105,6 +108,8 @@ pub struct Ask {
     waiting: Arc<Semaphore>,
     /// Places of those who follow events.
     following: Arc<Semaphore>,
+    /// Places of those who say what they sent.
+    saying: Arc<Semaphore>,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -139,6 +144,7 @@ impl Ask {
             pool: Pool::new(state, settled.clone()),
             waiting: Arc::new(Semaphore::new(v1::WAITING_MAX)),
             following: Arc::new(Semaphore::new(events::STREAMS_MAX)),
+            saying: Arc::new(Semaphore::new(expected::SAYING_MAX)),
             journal,
             settled,
             clock,
@@ -166,10 +172,10 @@ impl Ask {
     }
 
     /// Answers a request for which [`is_asked`].
-    pub async fn serve(self: &Arc<Self>, request: &Request<Incoming>) -> Answer {
+    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let began = Instant::now();
         let (route, answer) = if request.uri().path().starts_with("/v2") {
-            let (route, answer) = v2::answer(self, request).await;
+            let (route, answer) = v2::answer(self, &request).await;
             (route, v1::whole(answer))
         } else {
             v1::answer(self, request).await

@@ -4,6 +4,7 @@
 //! - What has changed since a position, for whoever keeps a copy.
 //! - What was told of one notification, callback by callback.
 //! - Changes as they happen ([`super::events`]).
+//! - What the app says it sent ([`super::expected`]): the one thing here that is told, not asked.
 //!
 //! The same readers, tokens and errors as under `/v2`; the JSON has the columns of the public tables.
 //! `openapi.json` describes it, and is what these paths are held to by the tests.
@@ -22,7 +23,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::fault::{Fault, Voice, json_answer};
 use super::query::{forms_of, pairs};
 use super::readers::Reader;
-use super::{Answer, Ask, PAGE, events, written};
+use super::{Answer, Ask, PAGE, events, expected, written};
 use crate::provider::notify::is_final;
 use crate::state::asked;
 use crate::state::feed::{self, Position, Step, TimeLine};
@@ -30,6 +31,7 @@ use crate::state::read::NotificationRow;
 
 const NOTIFICATIONS: &str = "/v1/notifications";
 const EVENTS: &str = "/v1/events";
+const EXPECTED: &str = "/v1/expected";
 const OPENAPI: &str = "/v1/openapi.json";
 
 /// What describes all of it.
@@ -53,6 +55,7 @@ enum Route<'p> {
     Receipts(&'p str),
     Changed,
     Events,
+    Expected,
     OpenApi,
     Other,
 }
@@ -62,6 +65,7 @@ impl<'p> Route<'p> {
         match path {
             NOTIFICATIONS => return Self::Changed,
             EVENTS => return Self::Events,
+            EXPECTED => return Self::Expected,
             OPENAPI => return Self::OpenApi,
             _ => {}
         }
@@ -80,15 +84,29 @@ impl<'p> Route<'p> {
             Self::Receipts(_) => "/v1/notifications/{id}/receipts",
             Self::Changed => NOTIFICATIONS,
             Self::Events => EVENTS,
+            Self::Expected => EXPECTED,
             Self::OpenApi => OPENAPI,
             Self::Other => "/v1",
+        }
+    }
+
+    /// Whether it is for that method; else what is wrong.
+    fn takes(&self, method: &Method) -> Result<(), Fault> {
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        match self {
+            Self::Other => Err(Fault::NoPath),
+            Self::Expected if *method == Method::POST => Ok(()),
+            Self::Expected => Err(Fault::OnlyPost),
+            _ if is_read => Ok(()),
+            _ => Err(Fault::Method),
         }
     }
 }
 
 /// The answer, and what was asked for.
-pub(super) async fn answer(ask: &Arc<Ask>, request: &Request<Incoming>) -> (&'static str, Answer) {
-    let route = Route::of(request.uri().path());
+pub(super) async fn answer(ask: &Arc<Ask>, request: Request<Incoming>) -> (&'static str, Answer) {
+    let uri = request.uri().clone();
+    let route = Route::of(uri.path());
     let answer = answer_to(ask, &route, request).await;
     // One voice for all: these paths are of no platform.
     (route.label(), answer.unwrap_or_else(|fault| whole(fault.answer(Voice::Govuk))))
@@ -97,23 +115,19 @@ pub(super) async fn answer(ask: &Arc<Ask>, request: &Request<Incoming>) -> (&'st
 async fn answer_to(
     ask: &Arc<Ask>,
     route: &Route<'_>,
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Answer, Fault> {
-    if matches!(route, Route::Other) {
-        return Err(Fault::NoPath);
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Fault::Method);
-    }
+    route.takes(request.method())?;
     if matches!(route, Route::OpenApi) {
         return Ok(whole(json_answer(StatusCode::OK, DOCUMENT)));
     }
-    let reader = ask.reader(request).map_err(|(fault, _)| fault)?;
+    let reader = ask.reader(&request).map_err(|(fault, _)| fault)?;
     let query = request.uri().query();
     let answer = match route {
         Route::Notification(id) => notification(ask, &reader, id, query).await?,
         Route::Receipts(id) => receipts(ask, &reader, id, query).await?,
-        Route::Events => return events::answer(ask, reader, request).await,
+        Route::Events => return events::answer(ask, reader, &request).await,
+        Route::Expected => expected::answer(ask, &reader, request).await?,
         Route::Changed | Route::OpenApi | Route::Other => changed(ask, &reader, query).await?,
     };
     Ok(whole(answer))

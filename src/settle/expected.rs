@@ -7,14 +7,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use crate::callback::{Expected, Origin};
 use crate::clock::Timestamp;
-use crate::journal::{Entry, Journal, Refused};
+use crate::journal::{Acknowledgement, Entry, Journal, Refused};
 use crate::provider::Reason;
 
 /// What the app may say at once.
 pub const EXPECTED_MAX: usize = 1_000;
+
+/// Entries of it that wait in the journal's queue at once: what they may add to the wait of a callback
+/// is one such commit.
+const WAITING_MAX: usize = 64;
 
 /// Keeps what the app says it sent through `source`; once this returns it is durable. The caller knows
 /// that it is the app who says so, and says no more than [`EXPECTED_MAX`] at once.
@@ -27,13 +32,34 @@ pub async fn expect(
     now: Timestamp,
     expected: &[Expected],
 ) -> Result<(), Refused> {
-    let mut told = Vec::with_capacity(expected.len());
+    let mut waiting = Vec::with_capacity(WAITING_MAX);
     for expected in expected {
         let body = serde_json::to_vec(expected).expect("text and times are JSON");
-        let (source, body, origin) = (Arc::clone(source), Bytes::from(body), Origin::Expected);
-        told.push(journal.append(Entry { source, received_at: now, body, origin })?);
+        let entry = || Entry {
+            source: Arc::clone(source),
+            received_at: now,
+            body: Bytes::from(body.clone()),
+            origin: Origin::Expected,
+        };
+        if waiting.len() == WAITING_MAX {
+            all_kept(&mut waiting).await?;
+        }
+        let appended = match journal.append(entry()) {
+            // It may be ours that fill it.
+            Err(Refused::QueueFull) if !waiting.is_empty() => {
+                all_kept(&mut waiting).await?;
+                journal.append(entry())
+            }
+            appended => appended,
+        };
+        waiting.push(appended?);
     }
-    for told in told {
+    all_kept(&mut waiting).await
+}
+
+/// Waits until each of these is durable.
+async fn all_kept(waiting: &mut Vec<oneshot::Receiver<Acknowledgement>>) -> Result<(), Refused> {
+    for told in waiting.drain(..) {
         told.await.unwrap_or(Err(Refused::Closed))?;
     }
     Ok(())

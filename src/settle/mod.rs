@@ -27,6 +27,7 @@ mod rebuild;
 mod settler;
 mod worker;
 
+pub use crate::callback::Expected;
 pub use batch::{Tally, settle};
 pub use expected::{EXPECTED_MAX, expect};
 pub use known::Known;

@@ -48,11 +48,13 @@ fn every_answer_is_as_the_document_says() {
     command.args(["run", &url, "--header", &key]);
     // A stream has no end to wait for; tests/ask_v1/events.rs follows it.
     command.args(["--exclude-path", "/v1/events", "--max-examples", "20", "--seed", "1"]);
-    command.args(["--no-color", "--workers", "2", "--generation-database", "none"]);
+    // More than one worker meets a race in CPython 3.11's own parser, now and then.
+    command.args(["--no-color", "--workers", "1", "--generation-database", "none"]);
     let output = command.current_dir(world.setup.folder.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("/v1") || said.contains("passed"), "{said}");
+    // It does not count the document itself.
+    assert!(said.contains("Selected: 4/5") && said.contains("Tested: 4"), "{said}");
 }
 
 #[test]
@@ -64,10 +66,10 @@ fn the_document_is_served_to_everybody_and_describes_what_there_is() {
     let document: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(document["openapi"], "3.1.0");
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths.len(), 5);
+    assert_eq!(paths.len(), 6);
     for path in paths {
         let path = path.replace("{id}", &id(1));
-        if path != "/v1/events" {
+        if path != "/v1/events" && path != "/v1/expected" {
             let lines = format!("authorization: ApiKey-v1 {}\r\n", VISA.whole());
             assert_eq!(world.ask("GET", &path, &lines).status, 200, "{path}");
         }

@@ -11,5 +11,6 @@ mod world;
 
 mod document;
 mod events;
+mod expected;
 mod feed;
 mod waiting;
