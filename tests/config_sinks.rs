@@ -284,8 +284,11 @@ fn examples() -> Vec<Vec<&'static str>> {
 /// A case with a text whose files are made.
 fn filled_in(text: &str) -> Case {
     let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
-    let mut case =
-        Case::new(&text.replace("/etc/receiptd/", "DIR/").replace("/run/secrets/", "DIR/"));
+    let mut case = Case::new(
+        &["/etc/receiptd/", "/run/secrets/", "/var/lib/receiptd/"]
+            .iter()
+            .fold(text.to_owned(), |text, folder| text.replace(folder, "DIR/")),
+    );
     for name in text.split('"').filter_map(|path| {
         path.strip_prefix("/etc/receiptd/").or_else(|| path.strip_prefix("/run/secrets/"))
     }) {
@@ -341,14 +344,17 @@ fn what_the_embedded_file_calls_a_default_is_what_is_in_force_without_it() {
 // --- single mistakes ------------------------------------------------------------------------
 
 /// A type, lines of a sink of it, the key that is wrong, and words of what is said of it.
-const MISTAKES: [(&str, &str, &str, &[&str]); 62] = [
+const MISTAKES: [(&str, &str, &str, &[&str]); 68] = [
     ("htpp", HTTP, "type", &["did you mean `http`?"]),
     ("kafka", "url = \"http://x\"\nstream = \"s\"", "type", &["\"kafka\"", "postgres"]),
     ("http", "", "url", &["nothing", "http://127.0.0.1:3000/receipts"]),
     ("http", "url = \"127.0.0.1:3000\"", "url", &["put http:// in front"]),
     ("http", "url = \"ftp://h/\"", "url", &["http:// or https://"]),
-    ("http", "url = \"http://:80/\"", "url", &["such as"]),
-    ("http", "url = \"http://h:0/\"", "url", &["such as"]),
+    ("http", "url = \"http://:80/\"", "url", &["such as", "there is no host"]),
+    ("http", "url = \"http:///a\"", "url", &["such as", "there is no host"]),
+    ("http", "url = \"http://h:0/\"", "url", &["such as", "from 1 to 65535"]),
+    ("http", "url = \"http://h:99999/\"", "url", &["such as", "from 1 to 65535"]),
+    ("http", "url = \"\"", "url", &["empty text", "http://127.0.0.1:3000/receipts"]),
     ("http", "url = \"http://h ost/\"", "url", &["such as"]),
     ("http", "url = \"http://u:canary@h/\"", "url", &["a password", "bearer_file"]),
     ("http", "url = \"http://h/?code=canary\"", "url", &["a query"]),
@@ -370,7 +376,7 @@ const MISTAKES: [(&str, &str, &str, &[&str]); 62] = [
     ("http", "ca_file = \"DIR/password\"", "ca_file", &["there is none in it"]),
     ("http", "secret_files = [\"/nowhere\"]", "secret_files", &["no such file"]),
     ("http", "secret_files = [\"DIR/password\"]", "secret_files", &["begin with whsec_"]),
-    ("http", "bearer_file = \"DIR\"", "bearer_file", &[]),
+    ("http", "bearer_file = \"DIR\"", "bearer_file", &["not a file"]),
     ("http", "headers = \"x\"", "headers", &["a section"]),
     ("http", "headers = { \"x y\" = \"a\" }", "headers.x y", &["the name of an HTTP header"]),
     ("http", "headers = { Authorization = \"a\" }", "headers.Authorization", &["bearer_file"]),
@@ -382,6 +388,9 @@ const MISTAKES: [(&str, &str, &str, &[&str]); 62] = [
     ("http", "headers = { x-a = \"a\", X-A = \"b\" }", "headers.X-A", &["first used at"]),
     ("file", "", "path", &["nothing"]),
     ("file", "path = \"/a/\"", "path", &["\"/a/\""]),
+    ("file", "path = \"DIR\"", "path", &["it is a folder"]),
+    ("file", "path = \"/dev/null\"", "path", &["it is a device or a pipe"]),
+    ("file", "path = \"DIR/password/a\"", "path", &["password is no folder"]),
     ("file", "path = \"/a\"\nfile_bytes_max = 1", "file_bytes_max", &["from 4096"]),
     ("stdout", "path = \"/a\"", "path", &["type is stdout", "only where type is file"]),
     ("nats", "url = \"nats://h/x\"", "url", &["without a path"]),
@@ -473,6 +482,114 @@ fn two_sinks_of_one_name_or_on_one_file_are_refused() {
     case(&(least("http") + &least("stdout"))).assert_only("sink.app.name", &["first used at"]);
     let other = least("file").replace("\"app\"", "\"b\"");
     case(&(least("file") + &other)).assert_only("sink.b.path", &["a path no other sink has"]);
+}
+
+/// A sink `name` on that file.
+fn on_file(name: &str, path: &str) -> String {
+    least("file").replace("\"app\"", &format!("{name:?}")).replace("\"/x.jsonl\"", path)
+}
+
+#[test]
+fn a_file_that_something_else_uses_is_refused_however_it_is_spelt() {
+    for (path, what) in [
+        ("DIR/receiptd.db", "the state of this receiver"),
+        ("DIR/receiptd.callbacks.db", "the journal of this receiver"),
+        ("DIR/sub/../receiptd.callbacks.db", "the journal of this receiver"),
+        ("DIR/link", "the journal of this receiver"),
+        ("DIR/hard", "the state of this receiver"),
+        ("DIR/dangling", "a file of this receiver's database"),
+        ("DIR/receiptd.callbacks.db-wal", "a file of this receiver's database"),
+        ("DIR/receiptd.callbacks.db-reserve", "a file of this receiver's database"),
+        ("DIR/receiptd.db.lock", "a file of this receiver's database"),
+        ("DIR/receiptd.db.control", "a file of this receiver's database"),
+        ("DIR/receiptd.toml", "the configuration"),
+        ("DIR/hook", "the file that sink.secret_files names"),
+        ("DIR/bearer", "the file that sink.bearer_file names"),
+        ("DIR/key", "the file that sink.headers.x-a.file names"),
+        ("DIR/cert", "the file that tls.cert_file names"),
+    ] {
+        let secrets = "secret_files = [\"DIR/hook\"]\nbearer_file = \"DIR/bearer.000001\"\n\
+                       headers = { x-a = { file = \"DIR/key\" } }";
+        let tls = "[tls]\ncert_file = \"DIR/cert\"\nkey_file = \"DIR/tls-key\"\n";
+        let store = "store.path = \"DIR/receiptd.db\"\n";
+        let file = on_file("lines", &format!("{path:?}"));
+        let text = format!("{store}{tls}{}{file}", sink("http", &format!("{HTTP}\n{secrets}")));
+        let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+        let case = Case::new(&text)
+            .with("hook", WHSEC)
+            .with("bearer.000001", CANARY)
+            .with("key", CANARY)
+            .with("cert", made.cert.pem())
+            .with("tls-key", made.signing_key.serialize_pem())
+            .with("receiptd.db", "")
+            .with("receiptd.callbacks.db", "");
+        let folder = case.folder.path();
+        fs::create_dir(folder.join("sub")).unwrap();
+        std::os::unix::fs::symlink("receiptd.callbacks.db", folder.join("link")).unwrap();
+        std::os::unix::fs::symlink("receiptd.db-wal", folder.join("dangling")).unwrap();
+        fs::hard_link(folder.join("receiptd.db"), folder.join("hard")).unwrap();
+        let words = [what, "a file that nothing else uses"];
+        case.assert_only("sink.lines.path", &words);
+    }
+}
+
+#[test]
+fn two_sinks_that_would_write_rename_or_remove_the_same_file_are_refused() {
+    for (first, second) in [
+        ("DIR/a.jsonl", "DIR/./a.jsonl"),
+        ("DIR/a.jsonl", "DIR/link"),
+        ("DIR/a.jsonl", "DIR/a.jsonl.000001"),
+        ("DIR/a.jsonl.1234567", "DIR/a.jsonl"),
+    ] {
+        let sinks = [on_file("a", &format!("{first:?}")), on_file("b", &format!("{second:?}"))];
+        let case = Case::new(&sinks.concat());
+        let link = case.folder.path().join("link");
+        std::os::unix::fs::symlink("a.jsonl", link).unwrap();
+        case.assert_only("sink.b.path", &["a path no other sink has", "sink.a", "first used at"]);
+    }
+    // Neither is a name that the other gets.
+    let beside = [on_file("a", "\"DIR/a.jsonl\""), on_file("b", "\"DIR/a.jsonl.1\"")];
+    Case::new(&beside.concat()).loaded();
+    let out = least("stdout") + &least("stdout").replace("\"app\"", "\"b\"");
+    Case::new(&out).assert_only("sink.b.type", &["one sink of type stdout", "sink.app"]);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_refused_by_check_and_keeps_no_receiver_from_starting() {
+    let case = Case::new(&on_file("app", "\"DIR/none/changes.jsonl\""));
+    let folder = case.folder.path().join("none");
+    let what = format!("there is no folder {}", folder.display());
+    let loaded = case.loaded();
+    assert!(loaded.warnings[0].message.contains(&what), "{:?}", loaded.warnings);
+    let cli = Cli::try_parse_from(["config", "check", "--config", case.file()]).unwrap();
+    let refused = cli::config::run(&cli.args, vec![], now(), &mut Vec::new()).unwrap_err();
+    assert_eq!(refused.code, cli::Failure::CONFIG);
+    let said = refused.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains(&what), "{said}");
+    fs::create_dir(folder).unwrap();
+    assert!(run(&["check", "--config", case.file()]).contains("the configuration is right"));
+}
+
+#[test]
+fn what_was_expected_names_each_key_once() {
+    let text = format!("{}colour = \"red\"", least("file"));
+    let problem = Case::new(&text).assert_only("sink.app.colour", &["an unknown key"]);
+    let mut keys: Vec<&str> = problem.expected.split([' ', ',']).collect();
+    keys.retain(|key| !key.is_empty());
+    let count = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), count, "{}", problem.expected);
+}
+
+#[test]
+fn what_deserves_a_look_is_told_beside_problems() {
+    let text = least("http") + "statuses = [\"deliverd\"]\ncolour = \"red\"";
+    let said = Case::new(&text).refused().to_string();
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("has 1 problem:"), "{said}");
+    assert!(said.contains("warning: sink.app.statuses"), "{said}");
+    assert!(said.contains("`delivered`?"), "{said}");
 }
 
 #[test]

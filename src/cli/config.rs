@@ -10,7 +10,7 @@ use super::flags::ServeFlags;
 use super::output;
 use crate::clock::Timestamp;
 use crate::config::settings::{Deliver, Sink, To};
-use crate::config::{self, Effective, Loaded};
+use crate::config::{self, Effective, Loaded, Problems};
 
 /// Check, show or start a configuration
 #[derive(Debug, clap::Args)]
@@ -80,17 +80,25 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     output::done(match &args.command {
-        Command::Check(args) => check(&load(&args.flags, env, now)?, out),
+        Command::Check(args) => {
+            let loaded = load(&args.flags, env, now)?;
+            if let Some(problems) = &loaded.not_yet {
+                return Err(refused(problems));
+            }
+            check(&loaded, out)
+        }
         Command::Show(args) => show(&load(&args.flags, env, now)?.effective, args.format, out),
         Command::Default => out.write_all(config::DEFAULTS.as_bytes()),
     })
 }
 
 fn load(flags: &ServeFlags, env: Vec<(String, String)>, now: Timestamp) -> Result<Loaded, Failure> {
-    config::load(&flags.layers(env), now).map_err(|problems| {
-        Failure::new(Failure::CONFIG, problems.to_string())
-            .hint("`receiptd config default` prints every setting, explained")
-    })
+    config::load(&flags.layers(env), now).map_err(|problems| refused(&problems))
+}
+
+fn refused(problems: &Problems) -> Failure {
+    Failure::new(Failure::CONFIG, problems.to_string())
+        .hint("`receiptd config default` prints every setting, explained")
 }
 
 fn check(loaded: &Loaded, out: &mut dyn Write) -> io::Result<()> {

@@ -52,7 +52,12 @@ pub(super) fn read_secret(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Fault>
     /// What the permissions say of all others: to read and to write.
     const OTHERS: u32 = 0o006;
     let file = File::open(path)?;
-    let mode = file.metadata()?.mode() & 0o7777;
+    let metadata = file.metadata()?;
+    // The mode of a folder would lead the reader astray.
+    if metadata.is_dir() {
+        return Err(Fault::NotAFile);
+    }
+    let mode = metadata.mode() & 0o7777;
     if mode & OTHERS != 0 {
         return Err(Fault::ForEveryone(mode));
     }

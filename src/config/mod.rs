@@ -39,6 +39,7 @@ mod reader;
 mod sink;
 #[cfg(any(feature = "sink-nats", feature = "sink-amqp", feature = "sink-redis"))]
 mod sink_broker;
+mod sink_file;
 mod sink_filter;
 mod sink_http;
 #[cfg(feature = "sink-postgres")]
@@ -154,6 +155,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What works today but deserves a look; the caller logs or prints them.
     pub warnings: Vec<Warning>,
+    /// What does not work today, but must not keep a receiver from starting. Among the warnings too.
+    pub not_yet: Option<Problems>,
     /// Every value in force and the layer it came from, for `config show`.
     pub effective: Vec<Effective>,
 }
@@ -176,12 +179,16 @@ pub fn load(layers: &Layers, now: Timestamp) -> Result<Loaded, Problems> {
     outside::flags(&layers.flags, &mut document, &mut callers);
     outside::callers(&callers, &mut document, &mut report);
     let settings = check::settings(&document, &paths, now, &mut report);
-    let Report { problems, warnings, effective } = report;
-    match (Problems::new(problems), settings) {
-        (None, Ok(settings)) => Ok(Loaded { settings, warnings, effective }),
-        (Some(problems), _) => Err(problems),
-        (None, Err(_)) => unreachable!("what is `Reported` is on record"),
+    let Report { mut problems, not_yet, mut warnings, effective } = report;
+    if problems.is_empty() {
+        let Ok(settings) = settings else { unreachable!("what is `Reported` is on record") };
+        let later = not_yet.iter().map(Warning::of_problem).collect::<Vec<_>>();
+        let not_yet = Problems::new(not_yet, &warnings);
+        warnings.extend(later);
+        return Ok(Loaded { settings, warnings, not_yet, effective });
     }
+    problems.extend(not_yet);
+    Err(Problems::new(problems, &warnings).expect("there is one"))
 }
 
 /// The process's environment, as far as it is about us. The only place that reads it.

@@ -81,30 +81,35 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong with one configuration; never empty.
+/// Everything that is wrong with one configuration; never empty. What only deserves a look is told with
+/// it, so that nobody hears of that one run later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    problems: Vec<Problem>,
+    warnings: Vec<Warning>,
+}
 
 impl Problems {
     /// All of them, those of the file first and in its order; `None` if there is none.
-    pub(super) fn new(mut problems: Vec<Problem>) -> Option<Self> {
+    pub(super) fn new(mut problems: Vec<Problem>, warnings: &[Warning]) -> Option<Self> {
         problems.sort_by_key(|problem| match &problem.origin {
             Origin::File { line, .. } => (0, line.unwrap_or(0)),
             Origin::Environment(_) => (1, 0),
             Origin::Flag(_) => (2, 0),
             Origin::Default => (3, 0),
         });
-        (!problems.is_empty()).then_some(Self(problems))
+        let warnings = warnings.to_vec();
+        (!problems.is_empty()).then_some(Self { problems, warnings })
     }
 
     /// The only one.
     pub(super) fn only(problem: Problem) -> Self {
-        Self(vec![problem])
+        Self { problems: vec![problem], warnings: Vec::new() }
     }
 
     /// Each of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
-        self.0.iter()
+        self.problems.iter()
     }
 }
 
@@ -112,13 +117,18 @@ impl std::error::Error for Problems {}
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
+        match self.problems.len() {
             1 => f.write_str("the configuration has 1 problem:")?,
             count => write!(f, "the configuration has {count} problems:")?,
         }
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, problem) in self.problems.iter().enumerate() {
             let number = format!("{:>3}. ", index + 1);
             write!(f, "\n\n{}", problem.lines(&number, "     "))?;
+        }
+        for warning in &self.warnings {
+            let mut text = String::new();
+            wrap(&mut text, &warning.to_string(), "warning: ", "         ");
+            write!(f, "\n\n{text}")?;
         }
         Ok(())
     }
@@ -133,6 +143,14 @@ pub struct Warning {
     pub origin: Origin,
     /// A sentence fragment, lower case, without a full stop; never holds a secret.
     pub message: String,
+}
+
+impl Warning {
+    /// Of what keeps something from working, but not a receiver from starting.
+    pub(super) fn of_problem(problem: &Problem) -> Self {
+        let Problem { key, origin, found, .. } = problem;
+        Self { key: key.clone(), origin: origin.clone(), message: found.clone() }
+    }
 }
 
 impl fmt::Display for Warning {

@@ -44,6 +44,8 @@ pub struct Effective {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) problems: Vec<Problem>,
+    /// What does not keep a receiver from starting.
+    pub(super) not_yet: Vec<Problem>,
     pub(super) warnings: Vec<Warning>,
     pub(super) effective: Vec<Effective>,
 }
@@ -75,6 +77,22 @@ impl Report {
             hint,
         });
         Reported(())
+    }
+
+    /// Records what does not work today, but may be mended while a receiver runs.
+    pub(super) fn not_yet(
+        &mut self,
+        at: &At,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) {
+        self.not_yet.push(Problem {
+            key: at.key.clone(),
+            origin: at.origin.clone(),
+            found: found.into(),
+            expected: expected.into(),
+            hint: None,
+        });
     }
 
     /// Records something that works today but deserves a look.

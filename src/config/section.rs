@@ -40,7 +40,9 @@ impl<'a> Section<'a> {
 
     /// The value of a key, if it is there.
     pub(super) fn take(&mut self, name: &'static str) -> Option<&'a Value> {
-        self.asked.push(name);
+        if !self.asked.contains(&name) {
+            self.asked.push(name);
+        }
         self.table.find(name)
     }
 
@@ -96,11 +98,21 @@ impl<'a> Section<'a> {
         name: &'static str,
         report: &mut Report,
     ) -> Checked<Option<Found<String>>> {
+        self.quiet_text_like(name, "text", report)
+    }
+
+    /// The same, where empty text is told what was expected.
+    pub(super) fn quiet_text_like(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        report: &mut Report,
+    ) -> Checked<Option<Found<String>>> {
         let at = self.at_key(name);
         match self.take(name).map(|value| &value.kind) {
             None => Ok(None),
             Some(Kind::Text(text) | Kind::Raw(text)) if text.is_empty() => {
-                Err(report.problem(&at, "empty text", "text"))
+                Err(report.problem(&at, "empty text", expected))
             }
             Some(Kind::Text(text) | Kind::Raw(text)) => Ok(Some(Found { value: text.clone(), at })),
             Some(other) => Err(report.problem(&at, other.type_name(), "text, in quotes")),

@@ -16,9 +16,10 @@ use super::document::{Kind, Table, Value};
 use super::problem::Origin;
 use super::report::{At, Checked, Found, Report};
 use super::section::{Section, quoted};
-use super::settings::{Deliver, Sink, To};
+use super::settings::{Deliver, Sink};
+use super::sink_file::Taken;
 use super::source::{is_name, item_section, name, only_once};
-use super::{sink_filter, sink_to};
+use super::{sink_file, sink_filter, sink_to};
 use crate::change::What;
 use crate::halves::DEFAULT_SOURCE;
 
@@ -47,6 +48,8 @@ pub(super) struct Known {
     has_sources: bool,
     /// Where it says that nothing is kept, if it does.
     pub(super) no_store: Option<At>,
+    /// The files it names.
+    taken: Taken,
 }
 
 impl Known {
@@ -76,7 +79,7 @@ impl Known {
             }
             _ => None,
         };
-        Self { sources, has_sources, no_store }
+        Self { sources, has_sources, no_store, taken: Taken::of(document) }
     }
 }
 
@@ -130,7 +133,7 @@ pub(super) fn sinks(
         .collect();
     let is_complete = read.iter().all(Result::is_ok);
     let found: Vec<Found<Sink>> = read.iter().flatten().cloned().collect();
-    two_on_one_file(&found, report);
+    sink_file::alone(&found, &known.taken, report);
     if let Some(at) = &known.no_store
         && is_complete
     {
@@ -238,18 +241,6 @@ pub(super) fn by_default(
     section.take(name);
     let at = At { origin: Origin::Default, ..section.at_key(name) };
     report.effective(&at, value);
-}
-
-/// Two writers of one file would rename it under each other.
-fn two_on_one_file(sinks: &[Found<Sink>], report: &mut Report) {
-    let mut seen = HashMap::new();
-    for Found { value: sink, at } in sinks {
-        if let To::File(file) = &sink.to {
-            let at = At { key: format!("{}.path", at.key), origin: at.origin.clone() };
-            let path = Found { value: file.path.to_string_lossy().into_owned(), at };
-            only_once(&mut seen, &path, "a path no other sink has", report);
-        }
-    }
 }
 
 /// Where nothing is kept, what no sink takes would be answered 2xx and be gone, what is not understood

@@ -61,7 +61,7 @@ pub(super) fn read(section: &mut Section<'_>, report: &mut Report) -> Checked<Ht
 fn url(section: &mut Section<'_>, report: &mut Report) -> Checked<Target> {
     let expected = "a URL, such as \"http://127.0.0.1:3000/receipts\"";
     let at = section.at_key("url");
-    let Some(url) = section.quiet_text("url", report)? else {
+    let Some(url) = section.quiet_text_like("url", expected, report)? else {
         return Err(report.problem(&at, "nothing", expected));
     };
     let login = "secrets belong in bearer_file or headers";

@@ -3,23 +3,18 @@
 //! A key of another type is told apart from one that nobody knows, and a type that this build was
 //! made without from one that does not exist.
 
-use std::path::PathBuf;
-
 use super::check::one_of;
 use super::report::{Checked, Report};
 use super::section::{Section, quoted};
-use super::settings::{FileSink, To};
+use super::settings::To;
 use super::sink::{Known, by_default};
 #[cfg(any(feature = "sink-nats", feature = "sink-amqp", feature = "sink-redis"))]
 use super::sink_broker;
-use super::sink_http;
 #[cfg(feature = "sink-postgres")]
 use super::sink_postgres;
 #[cfg(feature = "sink-sqs")]
 use super::sink_sqs;
-
-/// Bytes of a file sink's file when it does not say; the embedded file documents it.
-const FILE_BYTES_MAX_DEFAULT: u64 = 100 << 20;
+use super::{sink_file, sink_http};
 
 /// A type of sink.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -137,7 +132,7 @@ fn built_in(kind: Type, section: &Section<'_>, report: &mut Report) -> Checked<T
 fn of_type(kind: Type, section: &mut Section<'_>, report: &mut Report) -> Checked<To> {
     match kind {
         Type::Http => sink_http::read(section, report).map(To::Http),
-        Type::File => file(section, report).map(To::File),
+        Type::File => sink_file::read(section, report).map(To::File),
         Type::Stdout => Ok(To::Stdout),
         #[cfg(feature = "sink-nats")]
         Type::Nats => sink_broker::nats(section, report).map(To::Nats),
@@ -180,26 +175,8 @@ fn misplaced(kind: Option<Type>, section: &mut Section<'_>, report: &mut Report)
     }
 }
 
-fn file(section: &mut Section<'_>, report: &mut Report) -> Checked<FileSink> {
-    let expected = "the path of a file, such as \"/var/lib/receiptd/changes.jsonl\"";
-    let path = section.required_text("path", expected, report).and_then(|path| {
-        match path.value.ends_with('/') {
-            true => Err(report.problem(&path.at, quoted(&path.value), expected)),
-            false => Ok(path),
-        }
-    });
-    let file_bytes_max =
-        number_or(section, ("file_bytes_max", (4_096, 1 << 40)), FILE_BYTES_MAX_DEFAULT, report);
-    let files_max = number_or(section, ("files_max", (0, 1_000_000)), 0, report);
-    Ok(FileSink {
-        path: PathBuf::from(path?.value),
-        file_bytes_max: file_bytes_max?,
-        files_max: u32::try_from(files_max?).ok().filter(|count| *count > 0),
-    })
-}
-
 /// A number, or what is in force where there is none.
-fn number_or(
+pub(super) fn number_or(
     section: &mut Section<'_>,
     (name, range): (&'static str, (u64, u64)),
     default: u64,

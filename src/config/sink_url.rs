@@ -57,7 +57,7 @@ fn parse(text: &str, schemes: &[Scheme], login: &str) -> Result<Endpoint, Fault>
         let words: Vec<String> = schemes.iter().map(|s| format!("{}://", s.word)).collect();
         return Err(fault(&quoted(text), &format!("it must begin with {}", words.join(" or "))));
     };
-    let whole = || Fault { found: quoted(text), hint: None };
+    let whole = || Fault { found: quoted(text), hint: hint(text) };
     let uri: Uri = text.parse().map_err(|_| whole())?;
     let authority = uri.authority().ok_or_else(whole)?;
     let host = authority.host();
@@ -72,6 +72,19 @@ fn parse(text: &str, schemes: &[Scheme], login: &str) -> Result<Endpoint, Fault>
         port: port.unwrap_or(scheme.port),
         path: decoded(uri.path().strip_prefix('/').unwrap_or("")).ok_or_else(whole)?,
     })
+}
+
+/// What is wrong with host and port, as far as it can be told.
+fn hint(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("://")?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.is_empty() || authority.starts_with(':') {
+        return Some("there is no host".into());
+    }
+    // The colons of an IPv6 address are before its bracket.
+    let (_, port) = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'))?;
+    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    (!is_port).then(|| "a port is a number from 1 to 65535".into())
 }
 
 /// Text with `%` and two hex digits read as the byte they stand for.
