@@ -429,6 +429,10 @@ fn a_command_that_needs_a_database_says_that_there_is_none() {
         &["check-db"],
         &["backup", "copy.db"],
         &["prune", "--older-than", "1d"],
+        &["outbox", "list"],
+        &["outbox", "show", "a"],
+        &["outbox", "retry"],
+        &["outbox", "discard", "--sink", "app", "--yes"],
     ] {
         let mut arguments = command.to_vec();
         let config = config.to_str().unwrap();
