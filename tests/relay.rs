@@ -214,16 +214,19 @@ fn whatever_a_sink_says_but_yes_is_503() {
 }
 
 #[test]
-fn a_sink_that_is_gone_for_good_makes_the_receiver_unready() {
+fn a_sink_that_says_it_is_gone_is_503_for_that_callback_and_hears_of_the_next() {
     let app = App::start();
     let setup = relay(&app.sink("app", ""));
     let server = setup.start();
     app.told(Order::Answer(410));
     assert_eq!(server.post(receipt("a")), 503);
-    assert_eq!(server.admin("/readyz").status, 503);
+    assert_eq!(server.admin("/readyz").status, 200);
+    let said = server.stderr();
+    let line = said.lines().find(|line| line.contains("says that it is gone")).expect(&said);
+    assert!(line.contains("ERROR") && line.contains("answered 410"), "{line}");
     app.told(Order::Answer(204));
-    assert_eq!(server.post(receipt("a")), 503);
-    assert_eq!(app.events().len(), 1);
+    assert_eq!(server.post(receipt("a")), 204);
+    assert_eq!(app.events().len(), 2);
 }
 
 #[test]

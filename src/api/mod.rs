@@ -25,7 +25,7 @@ use crate::ask::{self, Ask};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::receive::connection::Connections;
-use crate::relay::{NotPassedOn, Relay};
+use crate::relay::Relay;
 use crate::settle::Settled;
 use crate::sqlite::checkpoint::wal_bytes;
 use crate::telemetry::{Metrics, Snapshot};
@@ -96,7 +96,7 @@ type Answer = Response<Full<Bytes>>;
 impl Api {
     /// Whether callbacks are accepted: not while stopping, latched or low on space. A sink or the
     /// state file being in trouble does not count: receiving goes on. Where nothing is kept, a sink
-    /// counts that has not shown that it keeps, or is gone for good.
+    /// counts that has not shown that it keeps.
     pub fn is_ready(&self) -> bool {
         self.not_ready_because().is_none()
     }
@@ -107,10 +107,9 @@ impl Api {
         }
         match &self.behind {
             Behind::Files(files) => files.not_ready_because(),
-            Behind::Relay(relay) => relay.not_ready_because().map(|why| match why {
-                NotPassedOn::Gone => "a sink is gone\n",
-                _ => "a sink has not shown that it keeps what it accepts\n",
-            }),
+            Behind::Relay(relay) => relay
+                .not_ready_because()
+                .map(|_| "a sink has not shown that it keeps what it accepts\n"),
         }
     }
 

@@ -57,9 +57,6 @@ pub enum NotPassedOn {
     /// A sink has not shown, so far, that what it accepts is durable.
     #[error("a sink has not shown that it keeps what it accepts")]
     Unproven,
-    /// A sink has said that it is there no more.
-    #[error("a sink is gone")]
-    Gone,
     /// A sink failed.
     #[error("a sink did not accept an event")]
     Failed,

@@ -8,8 +8,9 @@
 //!
 //! Once it has, an outage does not make the receiver unready. Every receiver in front of a broker
 //! would be unready at that moment, and what a load balancer answers without any is its own affair;
-//! where that is a 404, the sender never comes again. A 503 of ours is right in any case. Only a sink
-//! that says it is gone for good counts as not there.
+//! where that is a 404, the sender never comes again. A 503 of ours is right in any case. That holds for
+//! a sink that says it is gone, too: nothing waits here that it could be spared, and one slip of an app
+//! must not take down what catches its receipts. The log says it as an error.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,7 +48,6 @@ pub(super) struct Target {
     attempt_max: Duration,
     slots: Semaphore,
     is_proven: watch::Sender<bool>,
-    is_gone: AtomicBool,
     is_failing: AtomicBool,
     failures: Mutex<Failures>,
     metrics: RelayMetrics,
@@ -72,7 +72,6 @@ impl Target {
             attempt_max: settings.attempt_ms_max,
             slots: Semaphore::new(settings.in_flight_max.clamp(1, Semaphore::MAX_PERMITS)),
             is_proven: watch::Sender::new(false),
-            is_gone: AtomicBool::new(false),
             is_failing: AtomicBool::new(false),
             failures: Mutex::default(),
             metrics: metrics.relay(&settings.name),
@@ -112,13 +111,7 @@ impl Target {
 
     /// Whether anything may be sent to it.
     pub fn usable(&self) -> Result<(), NotPassedOn> {
-        if self.is_gone.load(Ordering::Relaxed) {
-            Err(NotPassedOn::Gone)
-        } else if *self.is_proven.borrow() {
-            Ok(())
-        } else {
-            Err(NotPassedOn::Unproven)
-        }
+        if *self.is_proven.borrow() { Ok(()) } else { Err(NotPassedOn::Unproven) }
     }
 
     /// Returns once the sink has accepted the change.
@@ -150,7 +143,7 @@ impl Target {
             Ok(Err(fault)) => Err(self.failed(&fault)),
             Err(_) => {
                 self.metrics.failed.inc();
-                self.note("no answer in time");
+                self.note("no answer in time", false);
                 Err(NotPassedOn::Late)
             }
         }
@@ -169,31 +162,24 @@ impl Target {
         match fault {
             Fault::Passing { why, .. } => {
                 self.metrics.failed.inc();
-                self.note(why);
+                self.note(why, false);
                 NotPassedOn::Failed
             }
             Fault::Refused { why } => {
                 self.metrics.refused.inc();
-                self.note(why);
+                self.note(why, false);
                 NotPassedOn::Refused
             }
             Fault::Gone { why } => {
                 self.metrics.failed.inc();
-                if !self.is_gone.swap(true, Ordering::Relaxed) {
-                    tracing::error!(
-                        sink = &*self.name,
-                        why,
-                        "the sink is gone and says so; until the next start its callbacks are \
-                         answered 503"
-                    );
-                }
-                NotPassedOn::Gone
+                self.note(why, true);
+                NotPassedOn::Failed
             }
         }
     }
 
     /// Logs the first failure at once, and then how many there were now and then.
-    fn note(&self, why: &str) {
+    fn note(&self, why: &str, is_gone: bool) {
         let is_first = !self.is_failing.swap(true, Ordering::Relaxed);
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.count += 1;
@@ -203,7 +189,17 @@ impl Target {
         if is_due || (is_first && is_quiet) {
             let count = std::mem::take(&mut failures.count);
             failures.logged_at = Some(Instant::now());
-            tracing::warn!(sink = &*self.name, count, why, "the sink did not accept events");
+            let sink = &*self.name;
+            if is_gone {
+                tracing::error!(
+                    sink,
+                    count,
+                    why,
+                    "the sink says that it is gone; it is tried again"
+                );
+            } else {
+                tracing::warn!(sink, count, why, "the sink did not accept events");
+            }
         }
     }
 }
