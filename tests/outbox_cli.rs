@@ -229,6 +229,23 @@ fn a_beginning_of_an_id_that_is_too_short_is_said_to_be() {
 }
 
 #[test]
+fn a_line_that_is_none_of_ours_is_told_with_its_file() {
+    let mut setup = Setup::new();
+    let path = setup.path("changes.jsonl");
+    setup
+        .sources
+        .push_str(&format!("[[sink]]\nname = \"app\"\ntype = \"file\"\npath = {path:?}\n"));
+    std::fs::write(&path, "{\"specversion\":\"1.0\"}\nsomething").unwrap();
+    let server = setup.start();
+    assert_eq!(server.post(receipt("n1")), 204);
+    support::eventually("it is delivered", || attempts(&server, "delivered") > 0.5);
+    let said = server.stderr();
+    let line = said.lines().find(|line| line.contains("none of ours")).expect(&said);
+    assert!(line.contains("changes.jsonl"), "{line}");
+    server.stop();
+}
+
+#[test]
 fn csv_has_every_column_and_nothing_that_a_change_tells() {
     let (setup, server, _) = parked(1);
     server.stop();

@@ -9,6 +9,8 @@
 //! order of time and no file is renamed twice. Of these the newest `files_max` stay. A line is in one
 //! file alone.
 //!
+//! A file that begins with anything but an event is not touched: it is somebody's, and the sink says so.
+//!
 //! Whoever moves the file away, or cuts it to nothing, finds it made anew with the next event. The
 //! file is locked while it is open: a second writer would take the lines of the first for half ones.
 
@@ -24,6 +26,10 @@ use crate::config::settings::FileSink;
 
 /// How every line of ours begins; by it the rest of one is told from what somebody else left there.
 const BEGINNING: &[u8] = br#"{"specversion":"1.0","#;
+
+/// How a file of ours begins, whatever version of an event it holds. One that begins otherwise is not
+/// appended to, renamed or removed: it is somebody's.
+const OURS: &[u8] = br#"{"specversion""#;
 
 /// How much is read at once in search of the end of the last whole line.
 const LOOK_BACK_BYTES: usize = 64 << 10;
@@ -56,12 +62,21 @@ impl File {
     }
 }
 
-/// What was tried, and what came of it.
-type Failed = (&'static str, io::Error);
+/// What kept lines from being written: a sentence for the operator.
+struct Failed(String);
 
 /// Names what is tried.
 fn doing(what: &'static str) -> impl Fn(io::Error) -> Failed {
-    move |error| (what, error)
+    move |error| Failed(format!("failed to {what}: {}", error.kind()))
+}
+
+fn not_opened(error: io::Error) -> Failed {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Failed("failed to open the file: its folder does not exist".to_owned())
+        }
+        _ => doing("open the file")(error),
+    }
 }
 
 struct Place {
@@ -81,10 +96,9 @@ impl Place {
         while written < lines.len() {
             match self.write_some(&lines[written..]) {
                 Ok(count) => written += count,
-                Err((what, error)) => {
+                Err(Failed(why)) => {
                     // Whatever is the matter with it, the next attempt looks at it anew.
                     self.current = None;
-                    let why = format!("failed to {what}: {}", error.kind());
                     return Err((written, Fault::passing(why)));
                 }
             }
@@ -161,21 +175,21 @@ impl Current {
     fn open(path: &Path) -> Result<Self, Failed> {
         // To open a pipe would wait for its reader.
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Err((
-                "open the file: it is no regular one",
-                io::ErrorKind::InvalidInput.into(),
-            ));
+            return Err(Failed("failed to open the file: it is a folder or a device".to_owned()));
         }
         // It holds personal data: nobody else reads it unless somebody allows it.
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
-        let file = file.map_err(doing("open the file"))?;
+        let file = file.map_err(not_opened)?;
+        if !is_ours(&file).map_err(doing("read the file"))? {
+            return Err(Failed("the file holds something else than changes".to_owned()));
+        }
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
-                ("lock the file: another writes it", io::ErrorKind::ResourceBusy.into())
+                Failed("the file is locked by another sink or receiver".to_owned())
             }
-            TryLockError::Error(error) => ("lock the file", error),
+            TryLockError::Error(error) => doing("lock the file")(error),
         })?;
-        let bytes = whole_lines(&file).map_err(doing("repair the file"))?;
+        let bytes = whole_lines(&file, path).map_err(doing("repair the file"))?;
         let folder = fs::File::open(folder_of(path));
         folder.and_then(|folder| folder.sync_all()).map_err(doing("sync the folder"))?;
         Ok(Self { file, bytes })
@@ -198,11 +212,20 @@ impl Current {
     }
 }
 
+/// Whether the file is empty or begins as ours do, be it with half a line.
+fn is_ours(file: &fs::File) -> io::Result<bool> {
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut start = vec![0; OURS.len().min(length)];
+    file.read_exact_at(&mut start, 0)?;
+    Ok(OURS.starts_with(&start))
+}
+
 /// Makes the file end with a whole line; its length then.
 ///
 /// The rest of one of ours is removed: its change was never counted as sent and comes again. Anything
 /// else is not ours to remove, and gets an end.
-fn whole_lines(file: &fs::File) -> io::Result<u64> {
+fn whole_lines(file: &fs::File, path: &Path) -> io::Result<u64> {
+    let name = path.display();
     let length = file.metadata()?.len();
     let end = end_of_lines(file, length)?;
     if end == length {
@@ -212,11 +235,11 @@ fn whole_lines(file: &fs::File) -> io::Result<u64> {
     let count = usize::try_from(length - end).unwrap_or(usize::MAX).min(start.len());
     file.read_exact_at(&mut start[..count], end)?;
     if start[..count] == BEGINNING[..count] {
-        tracing::warn!(bytes = length - end, "half a line at the end of a sink's file is removed");
+        tracing::warn!(file = %name, bytes = length - end, "half a line at the end of a sink's file is removed");
         file.set_len(end)?;
         return Ok(end);
     }
-    tracing::warn!("the last line of a sink's file is none of ours and had no end");
+    tracing::warn!(file = %name, "the last line of a sink's file is none of ours and had no end");
     let mut file = file;
     file.write_all(b"\n")?;
     Ok(length + 1)

@@ -94,9 +94,10 @@ impl<W: Write> Place<W> {
 }
 
 fn fault(error: &io::Error) -> Fault {
-    let why = format!("failed to write to standard output: {}", error.kind());
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Fault::Gone { why },
-        _ => Fault::passing(why),
+        io::ErrorKind::BrokenPipe => {
+            Fault::Gone { why: "nobody reads standard output any more".to_owned() }
+        }
+        kind => Fault::passing(format!("failed to write to standard output: {kind}")),
     }
 }

@@ -209,8 +209,8 @@ fn half_a_line_that_a_crash_left_is_gone_and_what_is_not_ours_stays() {
         (&whole[..whole.len() - 1], ""),
         (&*format!("{whole}{half}"), &*whole),
         (&*format!("{whole}{}", half.repeat(3_000)), &*whole),
-        ("{\"theirs\": 1}", "{\"theirs\": 1}\n"),
-        ("a\nb", "a\nb\n"),
+        (&*format!("{whole}{{\"theirs\": 1}}"), &*format!("{whole}{{\"theirs\": 1}}\n")),
+        (&*format!("{whole}a\nb"), &*format!("{whole}a\nb\n")),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("receipts.jsonl");
@@ -219,6 +219,28 @@ fn half_a_line_that_a_crash_left_is_gone_and_what_is_not_ours_stays() {
         let after = String::from_utf8(event(2).structured()).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{stays}{after}\n"), "{left:.60}");
     }
+}
+
+#[test]
+fn a_file_that_begins_with_something_else_is_not_touched() {
+    for theirs in ["SQLite format 3\0", "{\"theirs\": 1}\n", "a\nb", "\n"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receipts.jsonl");
+        fs::write(&path, theirs).unwrap();
+        let fault = block_on(sink(&path, 4_096, Some(1)).send(&event(1))).unwrap_err();
+        assert!(matches!(fault, Fault::Passing { .. }), "it may be moved away: {fault:?}");
+        assert_eq!(fault.why(), "the file holds something else than changes");
+        assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+        assert!(renamed(&path).is_empty());
+    }
+}
+
+#[test]
+fn a_missing_folder_is_named_as_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none/receipts.jsonl");
+    let fault = block_on(sink(&path, 4_096, None).send(&event(1))).unwrap_err();
+    assert_eq!(fault.why(), "failed to open the file: its folder does not exist");
 }
 
 #[test]
@@ -237,7 +259,7 @@ fn a_file_that_is_moved_away_or_emptied_is_made_anew_and_a_second_writer_waits()
 
         let second = sink(&path, 1 << 20, None);
         let fault = second.send(&event(4)).await.unwrap_err();
-        assert!(fault.why().contains("another writes it"), "{fault}");
+        assert!(fault.why().contains("locked by another sink or receiver"), "{fault}");
         drop(first);
         let deadline = tokio::time::Instant::now() + crate::support::PATIENCE;
         while second.send(&event(4)).await.is_err() {
@@ -247,7 +269,10 @@ fn a_file_that_is_moved_away_or_emptied_is_made_anew_and_a_second_writer_waits()
     });
     assert_eq!(ids(&lines_of(&path)), [3, 4].map(|number| event(number).id()));
     let fault = block_on(sink(folder.path(), 1 << 20, None).send(&event(5))).unwrap_err();
-    assert!(matches!(&fault, Fault::Passing { why, .. } if why.contains("regular")), "{fault}");
+    assert!(
+        matches!(&fault, Fault::Passing { why, .. } if why.contains("a folder or a device")),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -307,6 +332,7 @@ fn standard_output_gets_a_line_for_each_event_and_a_reader_that_went_away_stops_
         drop(reader);
         let fault = sink.send(&event(3)).await.unwrap_err();
         assert!(matches!(fault, Fault::Gone { .. }), "{fault:?}");
+        assert_eq!(fault.why(), "nobody reads standard output any more");
     });
 }
 
