@@ -374,7 +374,7 @@ impl World {
         while let Some(owed) = next {
             if owed.is_latest_only && outbox::is_overtaken(&self.state, sink, &owed.change).unwrap()
             {
-                next = lane.window.done(owed.change.subject, Some(Outcome::Overtaken));
+                next = lane.window.done(owed.change.subject, Outcome::Overtaken);
                 continue;
             }
             if is_probe {
@@ -443,7 +443,7 @@ impl World {
         let outcome = match result {
             Ok(()) => {
                 lane.breaker.succeeded();
-                Some(Outcome::Delivered)
+                Outcome::Delivered
             }
             Err(fault) => {
                 match fault {
@@ -678,10 +678,10 @@ fn large_changes_of_one_notification_do_not_all_stand_in_memory() {
     let sent: Vec<_> =
         rows.by_ref().take(5).filter_map(|row| window.take_fresh(row, false)).collect();
     assert_eq!((sent.len(), window.room()), (1, 0), "ten bytes are in hand");
-    assert!(window.done(1, Some(Outcome::Delivered)).is_some());
+    assert!(window.done(1, Outcome::Delivered).is_some());
     assert_eq!(window.room(), 95, "eight bytes, and one row whose end is not recorded");
     let waits = Outcome::Waits { due_at: epoch(), error: String::new() };
-    assert!(window.done(1, Some(waits)).is_none());
+    assert!(window.done(1, waits).is_none());
     for row in rows {
         assert!(window.room() > 0, "held rows stay in the file");
         assert!(window.take_fresh(row, false).is_none());

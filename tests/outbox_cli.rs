@@ -229,6 +229,51 @@ fn a_beginning_of_an_id_that_is_too_short_is_said_to_be() {
 }
 
 #[test]
+fn a_sink_that_is_gone_shows_why_and_goes_on_at_the_next_start() {
+    let (url, answer) = app(410);
+    let setup = with_sink(&url);
+    let server = setup.start();
+    assert_eq!(server.post(receipt("n1")), 204);
+    support::eventually("it is stopped", || gauge(&server, "forward_breaker") > 2.5);
+    support::eventually("why is written down", || {
+        lines(&setup, &["list"])[0]["standing"] == "waiting"
+    });
+    assert_eq!(server.post(receipt("n2")), 204);
+    server.settled();
+    let rows = lines(&setup, &["list"]);
+    let why = "answered 410; nothing is sent to this sink until the next start";
+    assert_eq!((&rows[0]["error"], &rows[1]["standing"]), (&why.into(), &"fresh".into()));
+    assert!((gauge(&server, "forward_breaker") - 3.0).abs() < 0.1, "it stays so");
+    server.stop();
+    answer.store(204, Ordering::SeqCst);
+    let server = setup.start();
+    support::eventually("both are delivered", || attempts(&server, "delivered") > 1.5);
+    assert!(gauge(&server, "forward_breaker").abs() < 0.1);
+    server.stop();
+}
+
+#[test]
+fn that_a_sink_is_left_alone_and_that_it_is_there_again_is_logged() {
+    let (url, answer) = app(503);
+    let setup = with_sink(&url);
+    let server = setup.start();
+    for number in 0..8 {
+        assert_eq!(server.post(receipt(&format!("n{number}"))), 204);
+    }
+    let said = "the sink is failing and left alone";
+    support::eventually("it is left alone", || server.stderr().contains(said));
+    assert!(!server.stderr().contains("takes changes again"));
+    answer.store(204, Ordering::SeqCst);
+    support::eventually("all are delivered", || attempts(&server, "delivered") > 7.5);
+    let said = server.stderr();
+    let again: Vec<&str> =
+        said.lines().filter(|line| line.contains("the sink takes changes again")).collect();
+    assert_eq!(again.len(), 1, "{said}");
+    assert!(again[0].contains("sink=\"app\"") && again[0].contains("after_s="), "{}", again[0]);
+    server.stop();
+}
+
+#[test]
 fn a_line_that_is_none_of_ours_is_told_with_its_file() {
     let mut setup = Setup::new();
     let path = setup.path("changes.jsonl");

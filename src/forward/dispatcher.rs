@@ -20,6 +20,7 @@ use super::breaker::{Breaker, Passage, RETRY_AFTER_MAX};
 use super::event::Event;
 use super::fate::{fate, since};
 use super::fault::Fault;
+use super::record::{Recorded, write};
 use super::sink::Sink;
 use super::window::{Record, Window};
 use crate::clock::{Clock, Timestamp};
@@ -79,6 +80,8 @@ struct Run {
     generation: u64,
     /// The sink said that it is there no more.
     is_gone: bool,
+    /// Since when it is left alone, until it takes a change again.
+    left_alone: Option<Instant>,
     /// Nothing is sent before the journal is settled up to here.
     sends_from: i64,
     /// When it was last looked up what is owed longest.
@@ -91,21 +94,6 @@ struct Attempt {
     is_probe: bool,
     result: Result<(), Fault>,
     took: Duration,
-}
-
-enum Recorded {
-    Done(Written),
-    /// The file could not be written; it may be later.
-    Failed,
-    /// The settling thread has ended.
-    Ended,
-}
-
-/// Rows that are owed no more, and rows that were parked.
-#[derive(Default)]
-struct Written {
-    gone: usize,
-    parked: usize,
 }
 
 impl Dispatcher {
@@ -122,6 +110,7 @@ impl Dispatcher {
             may_be_fresh: true,
             generation: self.settled.generation(),
             is_gone: false,
+            left_alone: None,
             sends_from: self.sends_from(),
             looked: None,
         };
@@ -328,7 +317,7 @@ impl Dispatcher {
                 return true;
             }
             self.metrics.attempt(AttemptOutcome::Overtaken, None);
-            next = run.window.done(owed.change.subject, Some(Outcome::Overtaken));
+            next = run.window.done(owed.change.subject, Outcome::Overtaken);
         }
         false
     }
@@ -357,9 +346,10 @@ impl Dispatcher {
         let outcome = match &attempt.result {
             Ok(()) => {
                 run.breaker.succeeded();
+                self.recovered(run);
                 self.metrics.attempt(AttemptOutcome::Delivered, Some(took));
                 self.metrics.delivered(since(owed.change.received_at, self.clock.now()));
-                Some(Outcome::Delivered)
+                Outcome::Delivered
             }
             Err(fault) => self.failed(run, &attempt, fault),
         };
@@ -371,42 +361,50 @@ impl Dispatcher {
         }
     }
 
-    fn failed(&mut self, run: &mut Run, attempt: &Attempt, fault: &Fault) -> Option<Outcome> {
+    /// Says that a sink that was left alone is there again.
+    fn recovered(&self, run: &mut Run) {
+        if let Some(since) = run.left_alone.take() {
+            let (sink, after_s) = (&*self.settings.name, since.elapsed().as_secs());
+            tracing::info!(sink, after_s, "the sink takes changes again");
+        }
+    }
+
+    fn failed(&mut self, run: &mut Run, attempt: &Attempt, fault: &Fault) -> Outcome {
         let name = &*self.settings.name;
         let (owed, took) = (&attempt.owed, attempt.took);
-        let outcome = match fault {
+        match fault {
             Fault::Passing { retry_after, .. } => {
                 self.metrics.attempt(AttemptOutcome::Passing, Some(took));
                 let was_free = run.breaker.passage(Instant::now()) == Passage::Free;
                 let now = Instant::now();
                 run.breaker.failed(now, attempt.is_probe, *retry_after, &mut self.chance);
                 if was_free && run.breaker.until().is_some() {
+                    run.left_alone.get_or_insert(now);
                     tracing::warn!(
                         sink = name,
                         error = fault.why(),
-                        "the sink is failing; it is tried again"
+                        "the sink is failing and left alone; one change is tried now and then"
                     );
                 }
-                fate(owed, fault, &self.settings, self.clock.now(), &mut self.chance)
             }
             Fault::Refused { .. } => {
                 run.breaker.succeeded();
                 self.metrics.attempt(AttemptOutcome::Refused, Some(took));
-                fate(owed, fault, &self.settings, self.clock.now(), &mut self.chance)
             }
             Fault::Gone { why } => {
                 self.metrics.attempt(AttemptOutcome::Gone, Some(took));
+                self.metrics.breaker(BreakerState::Stopped);
                 if !std::mem::replace(&mut run.is_gone, true) {
                     tracing::error!(
                         sink = name,
                         error = why.as_str(),
-                        "the sink is gone for good, as it says; nothing is sent to it until the next start"
+                        "the sink is gone for good; nothing is sent to it until the next start"
                     );
                 }
-                None
             }
-        };
-        if let Some(Outcome::Parked { error }) = &outcome {
+        }
+        let outcome = fate(owed, fault, &self.settings, self.clock.now(), &mut self.chance);
+        if let Outcome::Parked { error } = &outcome {
             self.metrics.attempt(AttemptOutcome::Parked, None);
             tracing::warn!(
                 sink = name, change = %owed.change.id, error = error.as_str(),
@@ -460,30 +458,6 @@ impl Dispatcher {
             Err(_) => true,
         }
     }
-}
-
-/// Writes a record into the outbox, in one transaction. What was discarded meanwhile is counted by
-/// whoever did that.
-fn write(
-    state: &mut Connection,
-    sink: &str,
-    record: &Record,
-    now: Timestamp,
-) -> rusqlite::Result<Written> {
-    let mut written = Written::default();
-    let transaction = sqlite::write_transaction(state)?;
-    for (key, outcome) in record {
-        if !outbox::record(&transaction, sink, *key, outcome, now)? {
-            continue;
-        }
-        match outcome {
-            Outcome::Delivered | Outcome::Overtaken => written.gone += 1,
-            Outcome::Parked { .. } => written.parked += 1,
-            Outcome::Waits { .. } | Outcome::Held => {}
-        }
-    }
-    transaction.commit()?;
-    Ok(written)
 }
 
 /// A connection to the state for reading the outbox.

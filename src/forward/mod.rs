@@ -35,6 +35,8 @@ pub mod window;
 
 pub mod fate;
 
+mod record;
+
 pub mod dispatcher;
 
 pub mod forwarder;

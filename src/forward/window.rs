@@ -108,25 +108,15 @@ impl Window {
         line.front().filter(|_| is_first).cloned()
     }
 
-    /// What became of the row that was under way for this subject; `None` if it stays as it was in
-    /// the outbox. Returns the next row to be sent.
-    pub fn done(&mut self, subject: i64, outcome: Option<Outcome>) -> Option<Owed> {
+    /// What became of the row that was under way for this subject. Returns the next row to be sent.
+    pub fn done(&mut self, subject: i64, outcome: Outcome) -> Option<Owed> {
         self.under_way -= 1;
         let mut line = self.lines.remove(&subject).unwrap_or_default();
         let first = line.pop_front()?;
         let key = first.change.key;
         self.bytes -= first.bytes();
         match outcome {
-            None => {
-                // Nothing is sent any more: nothing behind it either.
-                self.in_hand.remove(&key);
-                for owed in line {
-                    self.bytes -= owed.bytes();
-                    self.in_hand.remove(&owed.change.key);
-                }
-                None
-            }
-            Some(outcome @ Outcome::Waits { .. }) => {
+            outcome @ Outcome::Waits { .. } => {
                 self.note(key, subject, outcome);
                 for owed in line {
                     self.bytes -= owed.bytes();
@@ -134,7 +124,7 @@ impl Window {
                 }
                 None
             }
-            Some(outcome) => {
+            outcome => {
                 self.note(key, subject, outcome);
                 let next = line.front().cloned();
                 if !line.is_empty() {

@@ -81,6 +81,8 @@ pub enum BreakerState {
     HalfOpen,
     /// Not until a pause has passed.
     Open,
+    /// Not until the next start: it said that it is gone.
+    Stopped,
 }
 
 /// Makes the histograms of a family.
@@ -160,7 +162,7 @@ impl ForwardMetrics {
         );
         r.register(
             "forward_breaker",
-            "Whether a sink is sent to: 0 it is, 1 one change is tried, 2 not until a pause has passed",
+            "Whether a sink is sent to: 0 it is, 1 one change is tried, 2 not until a pause has passed, 3 not until the next start",
             self.breaker.clone(),
         );
     }
@@ -278,6 +280,7 @@ impl SinkMetrics {
             BreakerState::Closed => 0,
             BreakerState::HalfOpen => 1,
             BreakerState::Open => 2,
+            BreakerState::Stopped => 3,
         });
     }
 
