@@ -22,7 +22,7 @@ use crate::receiver::StartError;
 use crate::reconcile::reconciler;
 use crate::settle::{self, Settled, Settler};
 use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::{Durability, OpenError};
+use crate::sqlite::{self, Access, Durability, OpenError};
 use crate::state;
 use crate::telemetry::Metrics;
 
@@ -63,6 +63,7 @@ impl Halves {
     ) -> Result<Self, StartError> {
         let mut halves = Self::start_without_forwarding(settings, clock, metrics, lock)?;
         let Self { files, journal, settled, settler, .. } = &halves;
+        see_to_others(&settings.sinks, &files[1], journal, metrics)?;
         halves.forwarder =
             start_forwarding(settings, &files[1], journal, settled, settler, (clock, metrics))?;
         Ok(halves)
@@ -208,7 +209,14 @@ fn owed_to(sinks: &[Sink], journal: &Journal) -> Result<Vec<OwedTo>, StartError>
     let mut all = Vec::new();
     for sink in sinks {
         let name = Arc::clone(&sink.name);
-        let since = journal.on_writer(move |journal| journal::remember_sink(journal, &name))??;
+        let (since, is_new) =
+            journal.on_writer(move |journal| journal::remember_sink(journal, &name))??;
+        if is_new {
+            tracing::info!(
+                sink = &*sink.name,
+                "the sink is new, or was away: it is told of what arrives from now on"
+            );
+        }
         all.push(owed_since(sink, since));
     }
     Ok(all)
@@ -246,6 +254,34 @@ fn count_owed(sinks: &[Sink], opened: &settle::Opened, metrics: &Metrics) -> rus
         let (rows, parked) = state::outbox::count(&opened.connection, &sink.name)?;
         metrics.sink(&sink.name).found(rows, parked);
     }
+    Ok(())
+}
+
+/// What is owed to a sink that is not configured any more stays, is counted, and is told: somebody may
+/// have misspelt it. One that is owed nothing is forgotten: put back, it is a new one.
+fn see_to_others(
+    sinks: &[Sink],
+    state: &Path,
+    journal: &Journal,
+    metrics: &Metrics,
+) -> Result<(), StartError> {
+    let reader = sqlite::open(state, &state::tables::SCHEMA, Access::Read)?;
+    let mut names: Vec<String> = sinks.iter().map(|sink| sink.name.to_string()).collect();
+    for name in state::outbox::sinks(&reader)? {
+        if names.contains(&name) {
+            continue;
+        }
+        let (rows, parked) = state::outbox::count(&reader, &name)?;
+        metrics.other_sink(&name).found(rows, parked);
+        tracing::warn!(
+            sink = name,
+            changes = rows,
+            "changes are owed to a sink that is not configured; put it back, or \
+             `receiptd outbox discard --sink {name}`"
+        );
+        names.push(name);
+    }
+    journal.on_writer(move |journal| journal::forget_sinks_but(journal, &names))??;
     Ok(())
 }
 

@@ -274,6 +274,39 @@ fn that_a_sink_is_left_alone_and_that_it_is_there_again_is_logged() {
 }
 
 #[test]
+fn what_is_owed_to_a_sink_that_is_not_configured_is_counted_and_told() {
+    let (mut setup, server, _) = parked(2);
+    server.stop();
+    let with = setup.sources.clone();
+    let (without, _) = with.split_once("[[sink]]").unwrap();
+    setup.sources = without.to_owned();
+    let server = setup.start();
+    let said = server.stderr();
+    let line = said.lines().find(|line| line.contains("not configured; put it back")).expect(&said);
+    for part in ["WARN", "sink=\"app\"", "changes=2", "`receiptd outbox discard --sink app`"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!((gauge(&server, "outbox_parked") - 2.0).abs() < 0.1);
+    assert!(gauge(&server, "outbox_depth").abs() < 0.1);
+    assert!(!server.metrics().contains("receiptd_forward_breaker{sink=\"app\"}"));
+    let discard = ["discard", "--sink", "app", "--standing", "parked", "--yes"];
+    assert_eq!(outbox(&setup, &discard).code, Some(0));
+    assert!(gauge(&server, "outbox_parked").abs() < 0.1);
+    server.stop();
+    // Owed nothing and away for a start, it is new when it comes back.
+    setup.start().stop();
+    setup.sources = with;
+    let new = "the sink is new, or was away: it is told of what arrives from now on";
+    // The log is that of all starts; the first of them met a new sink too.
+    let server = setup.start();
+    assert_eq!(server.stderr().matches(new).count(), 2, "{}", server.stderr());
+    server.stop();
+    let server = setup.start();
+    assert_eq!(server.stderr().matches(new).count(), 2, "{}", server.stderr());
+    server.stop();
+}
+
+#[test]
 fn a_line_that_is_none_of_ours_is_told_with_its_file() {
     let mut setup = Setup::new();
     let path = setup.path("changes.jsonl");

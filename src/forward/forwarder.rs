@@ -4,7 +4,7 @@
 //! the state be lost and settled again from the journal, no more than what came after that is owed
 //! once more.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -78,7 +78,6 @@ impl Forwarder {
                 dispatchers.push(dispatcher(settings, &parts, &metrics, &stopped)?);
             }
         }
-        warn_of_others(&parts.state, sinks);
         let names: Vec<Arc<str>> = sinks.iter().map(|sink| Arc::clone(&sink.name)).collect();
         let thread = std::thread::Builder::new()
             .name("forward".to_owned())
@@ -126,19 +125,6 @@ fn dispatcher(
         metrics: metrics(name),
         stop: stop.clone(),
     })
-}
-
-/// What is owed to a sink that is not configured any more stays; somebody may have misspelt it.
-fn warn_of_others(state: &Path, sinks: &[settings::Sink]) {
-    let Ok(reader) = open_reader(state) else { return };
-    for name in outbox::sinks(&reader).unwrap_or_default() {
-        if !sinks.iter().any(|sink| *sink.name == *name) {
-            tracing::warn!(
-                sink = name,
-                "changes are owed to a sink that is not configured; `receiptd outbox discard` drops them"
-            );
-        }
-    }
 }
 
 /// Of the calling thread only, as Linux has it. Where the whole process has stepped back further, or

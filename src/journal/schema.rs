@@ -106,11 +106,25 @@ impl SourceRow {
 }
 
 /// From which position on, not including it, changes are owed to this sink: from now on, if it was
-/// never heard of.
-pub fn remember_sink(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+/// never heard of. And whether it was not.
+pub fn remember_sink(connection: &Connection, name: &str) -> rusqlite::Result<(i64, bool)> {
     let last = last_seq(connection)?;
-    connection.execute("INSERT OR IGNORE INTO sink VALUES (?1, ?2)", params![name, last])?;
-    connection.query_row("SELECT since FROM sink WHERE name = ?1", [name], |row| row.get(0))
+    let added =
+        connection.execute("INSERT OR IGNORE INTO sink VALUES (?1, ?2)", params![name, last])?;
+    let sql = "SELECT since FROM sink WHERE name = ?1";
+    connection.query_row(sql, [name], |row| Ok((row.get(0)?, added > 0)))
+}
+
+/// Forgets every sink but these: one of them that comes back is a new one.
+pub fn forget_sinks_but(connection: &Connection, names: &[String]) -> rusqlite::Result<()> {
+    let known: Vec<String> = connection
+        .prepare("SELECT name FROM sink")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for name in known.iter().filter(|name| !names.contains(name)) {
+        connection.execute("DELETE FROM sink WHERE name = ?1", [name])?;
+    }
+    Ok(())
 }
 
 /// The same; `None` if it was never heard of.

@@ -193,7 +193,26 @@ impl ForwardMetrics {
         sink
     }
 
-    /// The handles of one sink, if it is configured.
+    /// The same of a sink that is not configured, of which only what it is owed is there.
+    pub(super) fn other_sink(&self, name: &str) -> SinkMetrics {
+        let by = BySink { sink: name.to_owned() };
+        let unseen = |buckets: &'static [f64]| Buckets(buckets).new_metric();
+        let sink = SinkMetrics {
+            name: Arc::from(name),
+            depth: self.depth.get_or_create_owned(&by),
+            parked: self.parked.get_or_create_owned(&by),
+            oldest: Seconds::default(),
+            oldest_micros: Arc::new(AtomicI64::new(i64::MAX)),
+            attempts: Default::default(),
+            attempt_seconds: unseen(&ATTEMPT_SECONDS),
+            delay_seconds: unseen(&DELAY_SECONDS),
+            breaker: Gauge::default(),
+        };
+        self.sinks.write().unwrap_or_else(std::sync::PoisonError::into_inner).push(sink.clone());
+        sink
+    }
+
+    /// The handles of one sink that is configured, or owed something.
     pub(super) fn known(&self, name: &str) -> Option<SinkMetrics> {
         let sinks = self.sinks.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         sinks.iter().find(|known| &*known.name == name).cloned()
@@ -330,6 +349,17 @@ mod tests {
         ] {
             assert!(value(&page, &format!("receiptd_{name}{{sink=\"app\"}}")).abs() < 0.1);
         }
+    }
+
+    #[test]
+    fn of_a_sink_that_is_not_configured_only_what_it_is_owed_is_there() {
+        let metrics = Metrics::new();
+        metrics.other_sink("old").found(3, 2);
+        let page = metrics.page(&Snapshot { now: Some(at(9)), ..Snapshot::default() });
+        assert!((value(&page, r#"receiptd_outbox_depth{sink="old"}"#) - 1.0).abs() < 0.1);
+        assert!((value(&page, r#"receiptd_outbox_parked{sink="old"}"#) - 2.0).abs() < 0.1);
+        assert!(!page.contains("forward_breaker{sink") && !page.contains("oldest_seconds{sink"));
+        assert!(metrics.known_sink("old").is_some(), "what is discarded is counted");
     }
 
     #[test]

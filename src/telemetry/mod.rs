@@ -329,7 +329,12 @@ impl Metrics {
         self.forward.sink(name)
     }
 
-    /// The handles of one sink, if [`Metrics::sink`] was asked for it.
+    /// The handles of a sink that is not configured, to which something is owed all the same.
+    pub fn other_sink(&self, name: &str) -> SinkMetrics {
+        self.forward.other_sink(name)
+    }
+
+    /// The handles of one sink, if [`Metrics::sink`] or [`Metrics::other_sink`] was asked for it.
     pub fn known_sink(&self, name: &str) -> Option<SinkMetrics> {
         self.forward.known(name)
     }
