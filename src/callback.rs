@@ -37,6 +37,8 @@ pub enum Origin {
     Polled,
     /// The app said that it was sent.
     Expected,
+    /// We say that it has had no end by its deadline.
+    Overdue,
 }
 
 impl Origin {
@@ -46,6 +48,7 @@ impl Origin {
             Self::CalledBack => 0,
             Self::Polled => 1,
             Self::Expected => 2,
+            Self::Overdue => 3,
         }
     }
 
@@ -55,6 +58,7 @@ impl Origin {
         match number {
             1 => Self::Polled,
             2 => Self::Expected,
+            3 => Self::Overdue,
             _ => Self::CalledBack,
         }
     }

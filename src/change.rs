@@ -29,13 +29,25 @@ pub enum What {
     Complaint,
     /// A letter came back.
     ReturnedLetter,
+    /// The app expects the end of a notification, and there was none by its deadline.
+    Overdue,
     /// A callback was not, or not wholly, understood.
     Unrecognised,
 }
 
 impl What {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 5] =
+    pub const ALL: [Self; 6] = [
+        Self::Status,
+        Self::Message,
+        Self::Complaint,
+        Self::ReturnedLetter,
+        Self::Overdue,
+        Self::Unrecognised,
+    ];
+
+    /// Those that a callback can bring about by itself.
+    pub const CALLED_BACK: [Self; 5] =
         [Self::Status, Self::Message, Self::Complaint, Self::ReturnedLetter, Self::Unrecognised];
 
     /// The word.
@@ -45,6 +57,7 @@ impl What {
             Self::Message => "message",
             Self::Complaint => "complaint",
             Self::ReturnedLetter => "returned-letter",
+            Self::Overdue => "overdue",
             Self::Unrecognised => "unrecognised",
         }
     }
@@ -136,7 +149,7 @@ pub struct Change {
     pub precedence: Option<Precedence>,
     /// When its cause arrived.
     pub received_at: Timestamp,
-    /// A JSON object, what a sink is told: a [`NotificationData`], [`MessageData`] or
+    /// A JSON object, what a sink is told: a [`NotificationData`], [`MessageData`], [`OverdueData`] or
     /// [`UnrecognisedData`].
     pub data: String,
 }
@@ -334,6 +347,24 @@ impl<'a> MessageData<'a> {
     }
 }
 
+/// A notification that has had no end by its deadline, with the names and meanings of the public table
+/// `expected`.
+#[derive(Debug, Serialize)]
+pub struct OverdueData<'a> {
+    /// The source it was sent through.
+    pub source: &'a str,
+    /// The platform's id.
+    pub id: &'a str,
+    /// Its status then; null if nothing was heard of it.
+    pub status: Option<&'a str>,
+    /// The app's own reference.
+    pub reference: Option<&'a str>,
+    /// Until when the app wanted to hear of its end.
+    pub deadline: Option<Timestamp>,
+    /// When the app said that it was sent.
+    pub since: Timestamp,
+}
+
 /// A callback that was not understood; why, without any of its values.
 #[derive(Debug, Serialize)]
 pub struct UnrecognisedData<'a> {
@@ -362,6 +393,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether a sink with this filter is told of any change of that kind.
+    pub fn takes_any(&self, what: What) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&what))
+    }
+
     /// Whether a sink with this filter is told of every change of that kind from that source,
     /// whatever its status.
     pub fn takes_all(&self, source: &str, what: What) -> bool {

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::control::Control;
 use crate::ask;
-use crate::change::OwedTo;
+use crate::change::{OwedTo, What};
 use crate::clock::Clock;
 use crate::config::settings::{Credentials, Deliver, Settings, Sink, Source, Token};
 use crate::forward::forwarder::{self, Forwarder};
@@ -134,9 +134,13 @@ impl Halves {
     }
 
     /// What looks out for what should have come.
-    pub fn lookout(&self, clock: &Clock, metrics: &Arc<Metrics>) -> Lookout {
+    pub fn lookout(&self, settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Lookout {
+        let is_told = settings.sinks.iter().any(|sink| sink.filter.takes_any(What::Overdue));
         Lookout {
             files: self.files.clone(),
+            journal: self.journal.clone(),
+            settled: self.settled.clone(),
+            is_told,
             on_thread: self.settler.on_thread(),
             clock: clock.clone(),
             metrics: Arc::clone(metrics),

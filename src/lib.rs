@@ -48,7 +48,7 @@
 //! | [`state`] | the public tables, their migrations, every `SELECT` and `INSERT` on them | providers, what a status means |
 //! | [`forward`] | sends what is owed to sinks: order, back-off, breaker, parking; one file a kind of sink | providers, who is calling |
 //! | [`reconcile`] | asks platforms for what they never called back about, and appends what is news | who is calling, sinks, what a status means |
-//! | [`lookout`] | counts once a minute what should have come and has not | who is calling, sinks |
+//! | [`lookout`] | counts once a minute what should have come and has not, and says in the journal what is newly overdue | who is calling, sinks |
 //! | [`relay`] | in place of both files: passes each callback on to sinks before it is answered | who is calling |
 //! | [`sqlite`] | what both files have in common: opening, migrating, checkpoints, the meaning of errors | tables |
 //! | [`api`] | the admin listener: health, metrics, the settled barrier; on request it prunes, changes the outbox, keeps what a platform told | what a callback says |
@@ -99,7 +99,8 @@
 //! 8. State, history, cursor and what is owed to sinks by a callback commit together or not at all.
 //! 9. Settling is deterministic: no clock, no chance, no configuration but what the journal remembers
 //!    of its sources, and which sinks want to hear of what. The same callback gives the same change
-//!    with the same id.
+//!    with the same id. One kind of change depends on the clock, `overdue`: it is [`lookout`] that looks
+//!    at it, and says so by an entry of the journal, from which settling is as deterministic as from any.
 //! 10. An authentic callback is never refused for what it says. What is not understood is kept, with
 //!     a reason that holds none of its values.
 //! 11. Authentication comes before the body is polled, with one exception: a signature over the body
@@ -152,6 +153,14 @@
 //! sends many at once, each as a CloudEvents event ([`forward::event`]) by the sink's own protocol
 //! ([`forward::sink`]). What became of them is handed to the settling thread, which removes the rows, or
 //! notes when to try again, or parks them.
+//!
+//! # One deadline that passed
+//!
+//! An app said what it sent, and until when it wants to hear of the end. Where a sink wants it, [`lookout`]
+//! finds once a minute what has passed its deadline without one, after everything acknowledged is settled,
+//! and appends an entry for each ([`settle::say_overdue`]). Settling makes a change of the first entry about
+//! a notification and notes that in the same transaction, so it is told once: over a crash, a rebuild and
+//! pruning too. Its key is behind everything settled before it.
 //!
 //! # One sink outage
 //!

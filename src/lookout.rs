@@ -5,6 +5,10 @@
 //! source last called back something was sent, and half an hour has passed. Nothing is looked up where
 //! nobody asked for it: it takes an upstream, or an app that says what it sends.
 //!
+//! Where a sink wants to hear of it, what is newly overdue goes into the journal, from where it is settled
+//! into a change ([`say_overdue`]). Before that everything acknowledged is settled: what looks overdue may
+//! have its end in the journal.
+//!
 //! It reads through a connection of its own, on a thread for work that blocks, and changes nothing but an
 //! index that it has made on the thread that writes.
 
@@ -13,12 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::time::timeout;
 
 use crate::clock::{Clock, Timestamp};
+use crate::journal::Journal;
 use crate::journal::reader::Reader;
 use crate::provider::notify::ENDS;
-use crate::settle::OnThread;
+use crate::settle::{OnThread, Settled, say_overdue};
 use crate::sqlite::{self, Access};
+use crate::state::expected::{Overdue, Question};
 use crate::state::tables::SCHEMA;
 use crate::state::{expected, outstanding};
 use crate::telemetry::{Expectation, Metrics};
@@ -32,11 +39,23 @@ const SILENT_S: i64 = 1_800;
 /// How often to look.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// What is said to be overdue at one look; the rest at the next.
+const OVERDUE_MAX: usize = 10_000;
+
+/// How long to wait until everything acknowledged is settled before anything is said to be overdue.
+const SETTLED_MAX: Duration = Duration::from_secs(30);
+
 /// What the lookout works with.
 #[derive(Clone, Debug)]
 pub struct Lookout {
     /// The journal's file and the state's.
     pub files: [PathBuf; 2],
+    /// To say what is overdue.
+    pub journal: Journal,
+    /// How far it is settled.
+    pub settled: Settled,
+    /// Whether anybody wants to be told what is overdue.
+    pub is_told: bool,
     /// To have an index made.
     pub on_thread: OnThread,
     /// The time.
@@ -50,6 +69,9 @@ impl Lookout {
     pub async fn run(self) {
         let started = self.clock.now();
         loop {
+            if self.is_told {
+                self.tell().await;
+            }
             let lookout = self.clone();
             let looked = tokio::task::spawn_blocking(move || lookout.look(started)).await;
             if let Ok(Err(error)) = looked {
@@ -57,6 +79,43 @@ impl Lookout {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Says what is newly overdue.
+    async fn tell(&self) {
+        let committed = self.journal.progress().committed();
+        let settled = timeout(SETTLED_MAX, self.settled.reaches(committed)).await;
+        if !matches!(settled, Ok(true)) {
+            return;
+        }
+        let lookout = self.clone();
+        let found = match tokio::task::spawn_blocking(move || lookout.newly_overdue()).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "what is overdue could not be read");
+                return;
+            }
+            Err(_) => return,
+        };
+        // What is refused is found again at the next look.
+        if let Err(error) = say_overdue(&self.journal, self.clock.now(), &found).await {
+            tracing::debug!(%error, "what is overdue could not be kept");
+        }
+    }
+
+    fn newly_overdue(&self) -> Result<Vec<Overdue>, Box<dyn std::error::Error + Send + Sync>> {
+        let now = self.clock.now();
+        let question = Question {
+            source: None,
+            ends: &ENDS,
+            now,
+            said_before: now.plus_seconds(-STUCK_S),
+            said_since: None,
+            behind: i64::MIN,
+            rows_max: OVERDUE_MAX,
+            is_new: true,
+        };
+        Ok(expected::overdue(&open(&self.files[1])?, &question)?)
     }
 
     /// Looks once. Of what was called back before `started` nothing is known.

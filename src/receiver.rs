@@ -411,7 +411,7 @@ fn prepare_files(
         ask: Arc::clone(&ask),
     }));
     let reconciler = Reconciler::start(&sources, halves.asking(clock), Arc::clone(metrics))?;
-    let lookout = halves.lookout(clock, metrics);
+    let lookout = halves.lookout(settings, clock, metrics);
     let kept = Kept { lookout, reconciler, halves, ask, _control_file: control_file, _lock: lock };
     Ok(Prepared { behind: Behind::Files(Box::new(kept)), keeper, asked, sources, new_token })
 }

@@ -157,7 +157,7 @@ url = "http://127.0.0.1:3000/receipts"
 format = "cloudevents"              # cloudevents | cloudevents-binary | raw
 secret_files = ["DIR/hook"]   # Standard Webhooks secrets (whsec_…), the first signs first
 sources = ["passport"]              # filters; absent = all
-kinds = ["status", "message", "complaint", "returned-letter", "unrecognised"]
+kinds = ["status", "message", "complaint", "returned-letter", "overdue", "unrecognised"]
 statuses = ["permanent-failure"]
 deliver = "every-change"            # or "latest"
 "#;

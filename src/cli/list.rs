@@ -146,6 +146,7 @@ fn overdue(
         said_since: None,
         behind: i64::MIN,
         rows_max: args.page.rows_max(),
+        is_new: false,
     };
     // They are few: all of them are one page.
     let read = |_: &Window| Ok(Page { rows: reader.overdue(&question)?, next: None });

@@ -260,7 +260,8 @@ fn everything_is_taken(at: &At, sinks: &[Found<Sink>], known: &Known, report: &m
     for source in known.sources.iter().filter(|_| known.has_sources) {
         let is_lost =
             |what: &What| !sinks.iter().any(|sink| sink.value.filter.takes_all(source, *what));
-        let lost: Vec<&str> = What::ALL.into_iter().filter(is_lost).map(What::as_str).collect();
+        let lost = What::CALLED_BACK.into_iter().filter(is_lost);
+        let lost: Vec<&str> = lost.map(What::as_str).collect();
         if !lost.is_empty() {
             let found =
                 found(&format!("no sink takes every {} of {}", lost.join(", "), quoted(source)));

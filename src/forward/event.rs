@@ -83,6 +83,7 @@ impl Event {
             What::Message => "receiptd.message",
             What::Complaint => "receiptd.complaint",
             What::ReturnedLetter => "receiptd.returned-letter",
+            What::Overdue => "receiptd.overdue",
             What::Unrecognised => "receiptd.unrecognised",
         }
     }

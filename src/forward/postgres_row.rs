@@ -157,6 +157,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether the tables hold what such an event says.
+    pub fn is_of(event: &Event) -> bool {
+        event.change.what != What::Overdue
+    }
+
     /// Of an event. `None` if its data is not what this version writes, or if its id holds U+0000:
     /// PostgreSQL cannot hold that, and whatever stood in its place might be another's id.
     pub fn of(event: &Event) -> Option<Self> {
@@ -172,6 +177,8 @@ impl Row {
                 let id = id.filter(|id| !id.contains('\0'))?;
                 (Table::Message, message(event, source, id)?)
             }
+            // The tables hold states, and that time has passed is none: see `Row::is_of`.
+            What::Overdue => return None,
             What::Unrecognised => {
                 let data: Unrecognised = serde_json::from_str(&change.data).ok()?;
                 let values: [Value; 4] = [

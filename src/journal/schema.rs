@@ -61,6 +61,7 @@ pub const SCHEMA: Schema = Schema {
             swept_at TEXT NOT NULL
         ) STRICT, WITHOUT ROWID;",
         state::expected_table!(),
+        state::expected_overdue!(),
     ],
 };
 

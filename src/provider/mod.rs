@@ -147,6 +147,7 @@ pub fn read_entry(dialect: &Dialect, origin: Origin, body: &[u8]) -> Reading {
         Origin::CalledBack => read(dialect, body),
         Origin::Polled => polled::read(body),
         Origin::Expected => Reading::unrecognised("what an app says it sent is no callback"),
+        Origin::Overdue => Reading::unrecognised("what is overdue is no callback"),
     }
 }
 

@@ -118,7 +118,9 @@ impl Known {
         // Without a deadline it is asked for by id only once it is known, like any other.
         let said_before = Timestamp::from_unix_micros(i64::MIN);
         let ends = &ENDS;
-        let question = Question { source, ends, now, said_before, said_since, behind, rows_max };
+        let is_new = false;
+        let question =
+            Question { source, ends, now, said_before, said_since, behind, rows_max, is_new };
         Ok(overdue(&self.open()?, &question)?)
     }
 

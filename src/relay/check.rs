@@ -64,7 +64,7 @@ pub fn check(sinks: &[Sink], sources: &[Source]) -> Vec<Problem> {
 pub(super) fn uncovered(filters: &[&Filter], sources: &[Source]) -> Vec<Problem> {
     let is_open = |source: &str, what| !filters.iter().any(|f| f.takes_all(source, what));
     let of = |source: &Source| {
-        let kinds = What::ALL.into_iter().filter(|what| is_open(&source.name, *what));
+        let kinds = What::CALLED_BACK.into_iter().filter(|what| is_open(&source.name, *what));
         Problem::Uncovered { from: Arc::clone(&source.name), kinds: kinds.collect() }
     };
     let has_any = |problem: &Problem| !matches!(problem, Problem::Uncovered { kinds, .. } if kinds.is_empty());

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::expected;
+use super::{expected, overdue};
 use crate::callback::{Callback, Event, Fingerprint, Kind, News, Origin, Report};
 use crate::change::{Cause, Change, OwedTo};
 use crate::clock::Timestamp;
 use crate::merge::Facts;
-use crate::provider::{self, Dialect, Provider, Reading};
-use crate::state::expected::{ExpectedRow, put_expected};
+use crate::provider::{self, Dialect, Provider, Reading, Reason};
+use crate::state::expected::{ExpectedRow, is_told, put_expected, tell};
 use crate::state::outbox;
 use crate::state::tables::key;
 use crate::state::write::{
@@ -87,6 +87,8 @@ struct Rows<'o> {
     history: Vec<HistoryRow>,
     unrecognised: Vec<UnrecognisedRow>,
     expected: Vec<ExpectedRow>,
+    /// By source and id: when it was first found overdue.
+    overdue: BTreeMap<(Arc<str>, String), Timestamp>,
     /// Each with the sinks it is owed to.
     changes: Vec<(Change, Vec<&'o OwedTo>)>,
     /// To whom changes are owed.
@@ -160,6 +162,10 @@ fn understand<'o>(
     for callback in callbacks {
         if callback.origin == Origin::Expected {
             rows.add_expected(callback, &mut tally);
+            continue;
+        }
+        if callback.origin == Origin::Overdue {
+            rows.add_overdue(connection, callback, &mut tally)?;
             continue;
         }
         let dialect = dialects.get(&callback.source);
@@ -371,7 +377,8 @@ impl<'o> Rows<'o> {
     fn new(owed_to: &'o [OwedTo]) -> Self {
         let (notifications, messages, history) = (Vec::new(), Vec::new(), Vec::new());
         let (unrecognised, expected, changes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { notifications, messages, history, unrecognised, expected, changes, owed_to }
+        let overdue = BTreeMap::new();
+        Self { notifications, messages, history, unrecognised, expected, overdue, changes, owed_to }
     }
 
     /// `events`: how many of the callback's were understood; what was not comes after them.
@@ -400,11 +407,37 @@ impl<'o> Rows<'o> {
                 expected,
                 received_at: *received_at,
             }),
-            Err(reason) => {
-                *tally.unrecognised.entry(Arc::clone(source)).or_default() += 1;
-                self.add_unrecognised(callback, reason.into_owned(), 0);
-            }
+            Err(reason) => self.add_unread(callback, reason, tally),
         }
+    }
+
+    /// That one is overdue: told unless it was before.
+    fn add_overdue(
+        &mut self,
+        connection: &Connection,
+        callback: &Callback,
+        tally: &mut Tally,
+    ) -> rusqlite::Result<()> {
+        let Callback { source, received_at, body, .. } = callback;
+        let found = match overdue::read(body) {
+            Ok(found) => found,
+            Err(reason) => {
+                self.add_unread(callback, reason, tally);
+                return Ok(());
+            }
+        };
+        let subject = (Arc::clone(source), found.id.clone());
+        if !self.overdue.contains_key(&subject) && !is_told(connection, source, &found.id)? {
+            self.add_change(overdue::change(callback, &found));
+            self.overdue.insert(subject, *received_at);
+        }
+        Ok(())
+    }
+
+    /// An entry of our own that cannot be read.
+    fn add_unread(&mut self, callback: &Callback, reason: Reason, tally: &mut Tally) {
+        *tally.unrecognised.entry(Arc::clone(&callback.source)).or_default() += 1;
+        self.add_unrecognised(callback, reason.into_owned(), 0);
     }
 
     /// Keeps the change if anybody is owed it.
@@ -436,6 +469,9 @@ impl<'o> Rows<'o> {
         self.history.iter().try_for_each(|row| add_history(connection, row))?;
         self.unrecognised.iter().try_for_each(|row| add_unrecognised(connection, row))?;
         self.expected.iter().try_for_each(|row| put_expected(connection, row))?;
+        for ((source, id), at) in &self.overdue {
+            tell(connection, source, id, *at)?;
+        }
         self.changes.sort_unstable_by_key(|(change, _)| change.key);
         for (change, to) in &self.changes {
             let wants_body = to.iter().any(|to| to.wants_body);

@@ -32,23 +32,30 @@ pub async fn expect(
     now: Timestamp,
     expected: &[Expected],
 ) -> Result<(), Refused> {
-    let mut waiting = Vec::with_capacity(WAITING_MAX);
-    for expected in expected {
+    let entry = |expected: &Expected| {
         let body = serde_json::to_vec(expected).expect("text and times are JSON");
-        let entry = || Entry {
-            source: Arc::clone(source),
-            received_at: now,
-            body: Bytes::from(body.clone()),
-            origin: Origin::Expected,
-        };
+        let (source, body, origin) = (Arc::clone(source), Bytes::from(body), Origin::Expected);
+        Entry { source, received_at: now, body, origin }
+    };
+    append_all(journal, expected, entry).await
+}
+
+/// Appends an entry for each of these, few at a time, and waits until they are durable.
+pub(super) async fn append_all<T>(
+    journal: &Journal,
+    all: &[T],
+    entry: impl Fn(&T) -> Entry,
+) -> Result<(), Refused> {
+    let mut waiting = Vec::with_capacity(WAITING_MAX);
+    for one in all {
         if waiting.len() == WAITING_MAX {
             all_kept(&mut waiting).await?;
         }
-        let appended = match journal.append(entry()) {
+        let appended = match journal.append(entry(one)) {
             // It may be ours that fill it.
             Err(Refused::QueueFull) if !waiting.is_empty() => {
                 all_kept(&mut waiting).await?;
-                journal.append(entry())
+                journal.append(entry(one))
             }
             appended => appended,
         };

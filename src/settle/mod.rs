@@ -14,6 +14,7 @@
 
 mod batch;
 mod expected;
+mod overdue;
 
 pub mod alone;
 
@@ -32,5 +33,6 @@ pub use batch::{Tally, settle};
 pub use expected::{EXPECTED_MAX, expect};
 pub use known::Known;
 pub use open::{Opened, copy_base, open_beside, open_state, set_aside, settle_afresh};
+pub use overdue::say_overdue;
 pub use rebuild::rebuild;
 pub use settler::{Observer, OnThread, Options, Report, Settled, Settler, start};

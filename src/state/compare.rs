@@ -6,7 +6,7 @@ use std::fmt;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
-use super::{expected_table, state_tables};
+use super::{expected_overdue, expected_table, state_tables};
 
 /// Columns whose values may be an address, a number or a text of a person; a difference only says
 /// that there is one.
@@ -80,7 +80,7 @@ fn text(value: &Value) -> String {
 /// The tables that settling fills, as this version makes them.
 pub fn settled_tables() -> rusqlite::Result<Vec<Table>> {
     let connection = Connection::open_in_memory()?;
-    connection.execute_batch(concat!(state_tables!(), expected_table!()))?;
+    connection.execute_batch(concat!(state_tables!(), expected_table!(), expected_overdue!()))?;
     let mut names =
         connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid")?;
     let names = names.query_map([], |row| row.get(0))?;

@@ -30,6 +30,14 @@ macro_rules! expected_table {
 }
 pub(crate) use expected_table;
 
+/// When it was first found overdue, and sinks told of it; null until then.
+macro_rules! expected_overdue {
+    () => {
+        "ALTER TABLE expected_row ADD COLUMN overdue_at TEXT;"
+    };
+}
+pub(crate) use expected_overdue;
+
 /// Something that was said to have been sent, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedRow {
@@ -51,7 +59,8 @@ pub fn put_expected(connection: &Connection, row: &ExpectedRow) -> rusqlite::Res
     let ExpectedRow { key, source, expected, received_at } = row;
     connection
         .prepare_cached(
-            "INSERT INTO expected_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?1, ?6)
+            "INSERT INTO expected_row (key, source, id, reference, deadline, since, last_key,
+                last_received_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?1, ?6)
              ON CONFLICT (id, source) DO UPDATE SET
                 reference = max(coalesce(reference, excluded.reference),
                                 coalesce(excluded.reference, reference)),
@@ -90,6 +99,9 @@ pub struct Overdue {
     /// Its place.
     #[serde(skip)]
     pub key: i64,
+    /// The key of its notification, if anything was heard of it.
+    #[serde(skip)]
+    pub subject: Option<i64>,
 }
 
 impl Overdue {
@@ -114,6 +126,8 @@ pub struct Question<'q> {
     pub behind: i64,
     /// At most so many.
     pub rows_max: usize,
+    /// Only what was not found overdue before.
+    pub is_new: bool,
 }
 
 /// What should have come to an end by now and has not, in the order in which the app said it.
@@ -121,16 +135,18 @@ pub struct Question<'q> {
 /// # Errors
 /// Of SQLite.
 pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Result<Vec<Overdue>> {
-    let Question { source, ends, now, said_before, said_since, behind, rows_max } = question;
+    let Question { source, ends, now, said_before, said_since, behind, rows_max, is_new } =
+        question;
     let ends = serde_json::json!(ends).to_string();
     let rows_max = i64::try_from(*rows_max).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
             "SELECT e.source, e.id, coalesce(n.reference, e.reference), e.deadline, e.since,
-                    n.status, e.key
+                    n.status, e.key, n.key
              FROM expected_row AS e
              LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
              WHERE e.key > ?5 AND (?1 IS NULL OR e.source = ?1) AND (?7 IS NULL OR e.since >= ?7)
+                AND (NOT ?8 OR e.overdue_at IS NULL)
                 AND (e.deadline < ?2 OR e.deadline IS NULL AND e.since < ?3)
                 AND (n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(?4)))
              ORDER BY e.key LIMIT ?6",
@@ -144,6 +160,7 @@ pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Re
                 behind,
                 rows_max,
                 text(*said_since),
+                is_new,
             ],
             |row| {
                 Ok(Overdue {
@@ -154,10 +171,43 @@ pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Re
                     since: some_time(row, 4)?,
                     status: row.get(5)?,
                     key: row.get(6)?,
+                    subject: row.get(7)?,
                 })
             },
         )?
         .collect()
+}
+
+/// Whether it was found overdue before.
+///
+/// # Errors
+/// Of SQLite.
+pub fn is_told(connection: &Connection, source: &str, id: &str) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM expected_row
+             WHERE id = ?1 AND source = ?2 AND overdue_at IS NOT NULL",
+        )?
+        .exists([id, source])
+}
+
+/// Notes that it was found overdue at `at`, unless it was before.
+///
+/// # Errors
+/// Of SQLite.
+pub fn tell(
+    connection: &Connection,
+    source: &str,
+    id: &str,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE expected_row SET overdue_at = ?3
+             WHERE id = ?1 AND source = ?2 AND overdue_at IS NULL",
+        )?
+        .execute(params![id, source, at.to_string()])
+        .map(drop)
 }
 
 /// Whether no app has said what it sent.
@@ -291,6 +341,7 @@ mod tests {
             said_since: None,
             behind: i64::MIN,
             rows_max: 10,
+            is_new: false,
         };
         overdue(state, &question).unwrap()
     }

@@ -38,5 +38,5 @@ pub mod export;
 
 pub mod compare;
 
-pub(crate) use expected::expected_table;
+pub(crate) use expected::{expected_overdue, expected_table};
 pub(crate) use tables::state_tables;

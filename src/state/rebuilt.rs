@@ -26,7 +26,7 @@ pub fn carry_outbox_over(connection: &Connection) -> rusqlite::Result<()> {
          INSERT OR REPLACE INTO main.outbox_row SELECT * FROM old.outbox_row;
          UPDATE main.change_row AS c SET subject = n.key
             FROM main.notification_row AS n
-            WHERE c.what IN ('status', 'complaint', 'returned-letter')
+            WHERE c.what IN ('status', 'complaint', 'returned-letter', 'overdue')
                 AND n.id = c.subject_id AND n.source = c.source AND n.key != c.subject;
          UPDATE main.change_row AS c SET subject = m.key
             FROM main.message_row AS m

@@ -57,6 +57,7 @@ pub const SCHEMA: Schema = Schema {
             "CREATE VIEW expected AS
             SELECT source, id, reference, deadline, since FROM expected_row;"
         ),
+        super::expected::expected_overdue!(),
     ],
 };
 

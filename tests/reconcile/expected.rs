@@ -128,6 +128,72 @@ fn what_is_overdue_and_what_is_stuck_is_counted() {
 }
 
 #[test]
+fn sinks_are_told_once_what_is_overdue_though_there_is_a_restart_or_a_rebuild_between() {
+    let setup = Setup::new();
+    setup.start().stop();
+    call_back_and_stop(&setup, &[Row::new(1, "sending", 100), Row::new(2, "delivered", 100)]);
+    for number in [1, 2, 3] {
+        say(&setup, ago(90), &said(number, ago(60)));
+    }
+    say(&setup, ago(90), &said(4, ago(-3_600)));
+    let path = setup.path("changes.jsonl");
+    let sink = format!(
+        "\n[[sink]]\nname = \"app\"\ntype = \"file\"\npath = {path:?}\nkinds = [\"overdue\"]\n"
+    );
+    let setup = Setup { sources: setup.sources.clone() + &sink, ..setup };
+    let told = || -> Vec<Value> {
+        let lines = std::fs::read_to_string(&path).unwrap_or_default();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let server = setup.start();
+    eventually("both are told", || told().len() == 2);
+    server.stop();
+    let first = told();
+    assert!(first.iter().all(|event| event["type"] == "receiptd.overdue"), "{first:?}");
+    let subjects: Vec<&str> =
+        first.iter().map(|event| event["subject"].as_str().unwrap()).collect();
+    assert_eq!(subjects, [id(1), id(3)]);
+    assert_eq!(first[0]["data"]["status"], "sending");
+    assert_eq!(first[1]["data"]["reference"], "mine-3");
+    assert_eq!(first[1]["data"]["status"], Value::Null);
+    let config = setup.write();
+    let rebuild = ["rebuild", "--config", config.to_str().unwrap()];
+    assert_eq!(run(&mut receiptd(setup.folder.path(), &rebuild)).code, Some(0));
+    let check = ["check-db", "--config", config.to_str().unwrap()];
+    assert_eq!(run(&mut receiptd(setup.folder.path(), &check)).code, Some(0));
+    // What was found overdue by one look is said before that look counts.
+    let server = setup.start();
+    let series = "receiptd_expected_overdue{source=\"passport\"}";
+    eventually("it has looked", || metric(&server.metrics(), series) == Some(2.0));
+    server.settled();
+    server.stop();
+    assert_eq!(told(), first);
+    let sql = "SELECT count(*) FROM callback WHERE origin = 3";
+    assert_eq!(rows(&open(&setup.journal()), sql), ["2"]);
+}
+
+/// A receiver runs for as long as it takes to hear of these.
+fn call_back_and_stop(setup: &Setup, all: &[Row]) {
+    let server = setup.start();
+    all.iter().for_each(|row| call_back(&server, &row.callback()));
+    server.stop();
+}
+
+#[test]
+fn without_a_sink_that_wants_it_nothing_is_kept_of_what_is_overdue() {
+    let setup = Setup::new();
+    setup.start().stop();
+    say(&setup, ago(90), &said(1, ago(60)));
+    let server = setup.start();
+    server.settled();
+    server.stop();
+    let server = setup.start();
+    let series = "receiptd_expected_overdue{source=\"passport\"}";
+    eventually("it has looked", || metric(&server.metrics(), series) == Some(1.0));
+    assert_eq!(rows(&open(&setup.journal()), "SELECT count(*) FROM callback"), ["1"]);
+}
+
+#[test]
 fn answers_that_get_callbacks_suspended_are_counted_for_five_minutes() {
     let setup = Setup::new().free_bytes_min(1 << 50);
     let server = setup.start();
