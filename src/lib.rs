@@ -170,6 +170,9 @@
 //! ever. Every half a minute at most one change is tried. Once one is taken the rest follows, in order.
 //! A crash meanwhile loses nothing: what was sent and not recorded is sent again, under the same ids.
 //!
+//! A sink that says it is gone is sent nothing until the next start: its row waits with the reason
+//! ([`forward::fate`]), what is behind it stays fresh, and the breaker's gauge says that it has stopped.
+//!
 //! # One receipt that never came
 //!
 //! A [`reconcile::round`] asks the platform of a source: for notifications that have not come to an end,

@@ -19,7 +19,8 @@ pub enum Fault {
         /// What happened.
         why: String,
     },
-    /// The sink is there no more and says so: nothing is sent to it until the next start.
+    /// The sink is there no more and says so: nothing that waits in an outbox is sent to it until the next
+    /// start.
     Gone {
         /// What happened.
         why: String,
