@@ -106,6 +106,7 @@ mod tests {
     use super::*;
     use crate::callback::Expected;
     use crate::change::{Filter, OwedTo};
+    use crate::state::expected::is_told;
     use crate::state::tables::SCHEMA;
 
     fn entry(seq: i64, origin: Origin, body: Vec<u8>) -> Callback {
@@ -154,6 +155,18 @@ mod tests {
         for batch in 2..=entries.len() {
             assert_eq!(owed(&entries, batch), first, "{batch}");
         }
+    }
+
+    /// Pruning settles what it removes into the journal's own tables, which a rebuild begins with.
+    #[test]
+    fn that_one_was_told_is_kept_by_the_journal_when_the_entry_is_pruned() {
+        let journal = crate::sqlite::open_in_memory(&crate::journal::SCHEMA).unwrap();
+        let deadline = Some(Timestamp::from_unix_micros(2));
+        settle(&journal, &[expected(1, deadline)], &HashMap::new(), &[]).unwrap();
+        assert!(!is_told(&journal, "gc", "n").unwrap());
+        settle(&journal, &[overdue(3, deadline)], &HashMap::new(), &[]).unwrap();
+        assert!(is_told(&journal, "gc", "n").unwrap());
+        assert!(!is_told(&journal, "another", "n").unwrap());
     }
 
     #[test]
