@@ -281,7 +281,7 @@ fn see_to_others(
             sink = name,
             changes = rows,
             "changes are owed to a sink that is not configured; put it back, or \
-             `receiptd outbox discard --sink {name}`"
+             `receiptd outbox discard --sink {name} --standing any`"
         );
         names.push(name);
     }

@@ -283,7 +283,9 @@ fn what_is_owed_to_a_sink_that_is_not_configured_is_counted_and_told() {
     let server = setup.start();
     let said = server.stderr();
     let line = said.lines().find(|line| line.contains("not configured; put it back")).expect(&said);
-    for part in ["WARN", "sink=\"app\"", "changes=2", "`receiptd outbox discard --sink app`"] {
+    for part in
+        ["WARN", "sink=\"app\"", "changes=2", "`receiptd outbox discard --sink app --standing any`"]
+    {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert!((gauge(&server, "outbox_parked") - 2.0).abs() < 0.1);
