@@ -39,20 +39,40 @@ impl<K: Keep + Send> Round<'_, K> {
         self.ask_for_what_pages_do_not_reach(order, ids).await
     }
 
-    /// Asks for what is overdue: what the app said it sent and whose deadline has passed.
+    /// Asks for what is overdue: what the app said it sent and whose deadline has passed. Goes on behind
+    /// what was asked for the last time: where the platform fails for one, the next round begins behind
+    /// it.
     async fn ask_for_what_is_overdue(&mut self, order: Order, ids: &mut Ids) -> Result<(), Ended> {
-        let mut behind = i64::MIN;
+        let begin = self.memory.overdue_through;
+        for between in [(begin, i64::MAX), (0, begin)] {
+            self.ask_for_overdue_between(order, between, ids).await?;
+            if ids.left == 0 {
+                return Ok(());
+            }
+        }
+        self.memory.overdue_through = 0;
+        Ok(())
+    }
+
+    async fn ask_for_overdue_between(
+        &mut self,
+        order: Order,
+        (mut behind, through): (i64, i64),
+        ids: &mut Ids,
+    ) -> Result<(), Ended> {
         loop {
             let when = (order.now, order.horizon);
             let rows = self.known.overdue(&self.source, when, behind, ROWS_AT_ONCE)?;
             let is_last = rows.len() < ROWS_AT_ONCE;
-            for row in rows {
+            for row in rows.into_iter().take_while(|row| row.key <= through) {
                 behind = row.key;
                 if ids.left > 0 && is_uuid(&row.id) && !self.memory.gone.contains(&row.key) {
+                    // Before it is asked for, as below.
+                    self.memory.overdue_through = row.key;
                     self.ask_for(&row.id, row.key, ids).await?;
                 }
             }
-            if is_last || ids.left == 0 {
+            if is_last || ids.left == 0 || behind >= through {
                 return Ok(());
             }
         }

@@ -10,7 +10,7 @@ use receiptd::settle::expect;
 use receiptd::sqlite::{self, Access, Durability};
 use serde_json::Value;
 
-use crate::platform::{Kind, Platform, Row, ago, id};
+use crate::platform::{Kind, Platform, Row, Trouble, ago, id};
 use crate::support::{Setup, eventually, metric, open, receiptd, rows, run};
 use crate::{call_back, round, setup, setup_with, statuses};
 
@@ -104,6 +104,24 @@ fn what_is_overdue_is_asked_for_first() {
     assert!(asked[2].starts_with("/v2/notifications?"), "{asked:?}");
     assert_eq!(platform.asked(&by_id(2)), 0, "there is time");
     assert_eq!(list(&setup, &["--overdue"]), [(id(3), Value::Null)]);
+}
+
+#[test]
+fn one_that_the_platform_fails_for_is_not_in_the_way_of_the_next() {
+    let platform = Platform::start(Kind::Govuk);
+    let setup = setup(&platform, Kind::Govuk);
+    setup.start().stop();
+    for number in [1, 2] {
+        say(&setup, ago(90), &said(number, ago(60)));
+        platform.add([Row { is_listed: false, ..Row::new(number, "delivered", 95) }]);
+    }
+    let first = Box::leak(format!("/v2/notifications/{}", id(1)).into_boxed_str());
+    platform.trouble(first, Trouble::status(500, ""), usize::MAX);
+    let server = setup.start();
+    eventually("the other is healed", || {
+        server.settled();
+        statuses(&setup) == [format!("{}|delivered", id(2))]
+    });
 }
 
 #[test]
