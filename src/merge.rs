@@ -11,7 +11,7 @@
 //!   same answer on every machine;
 //! - `created_at`, `complained_at`, `returned_at`: a value beats none, then the earlier instant.
 
-use crate::callback::{Identity, Kind, Report, Standing};
+use crate::callback::{Fingerprint, Identity, Kind, Report, Standing};
 use crate::clock::Timestamp;
 
 /// What is known of a notification: the join of everything reported about it.
@@ -28,6 +28,19 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether they say the same, whichever bytes said it: a platform that is asked and one that calls
+    /// back tell one thing in two shapes.
+    pub fn is_same_but_for_bytes(&self, other: &Self) -> bool {
+        let without = |facts: &Self| {
+            let mut facts = facts.clone();
+            if let Some(standing) = &mut facts.standing {
+                standing.precedence.fingerprint = Fingerprint::default();
+            }
+            facts
+        };
+        self == other || without(self) == without(other)
+    }
+
     /// What one report says by itself. `received_at` stands in for what a sender does not tell:
     /// when a letter came back and, if the date is missing or unreadable, when a recipient
     /// complained. A complaint thus always marks its notification.

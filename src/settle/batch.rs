@@ -299,7 +299,7 @@ fn settle_notification(
         learn(&mut notification, *report, received_at, duplicate);
         // A complaint or a returned letter is news even if an earlier one said when.
         if let Some(before) = before
-            && (kind != Kind::Receipt || before != notification.facts)
+            && (kind != Kind::Receipt || !before.is_same_but_for_bytes(&notification.facts))
         {
             let cause =
                 Cause { key: key(seq, index), subject: seen.subject, received_at, fingerprint };
@@ -357,8 +357,10 @@ fn settle_message(
         });
         let first = known.as_ref().map_or(received_at, |known| known.received_at.min(received_at));
         if known.as_ref().is_none_or(|known| fingerprint > known.fingerprint) {
+            // Asked for and called back, or called back in other words: nobody wants to hear it twice.
+            let is_news = known.as_ref().is_none_or(|known| known.message != *message);
             let message = Message { message: *message, fingerprint, received_at: first };
-            if !rows.owed_to.is_empty() {
+            if is_news && !rows.owed_to.is_empty() {
                 let cause =
                     Cause { key: key(seq, index), subject: seen.subject, received_at, fingerprint };
                 let change = Change::of_message(cause, &subject.source, &message.message, first);
@@ -521,6 +523,39 @@ mod tests {
         let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(count("SELECT count(*) FROM notification"), 2);
         assert_eq!(count("SELECT seq FROM unrecognised"), 2);
+    }
+
+    /// How many changes are owed after settling these, one by one.
+    fn owed_by(bodies: &[&str]) -> usize {
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let source: Arc<str> = Arc::from("gc");
+        let dialects = HashMap::from([(Arc::clone(&source), Dialect::from(Provider::GcNotify))]);
+        let to = OwedTo {
+            sink: Arc::from("app"),
+            since: 0,
+            filter: crate::change::Filter::default(),
+            is_latest_only: false,
+            wants_body: false,
+        };
+        for (seq, body) in (1..).zip(bodies) {
+            let callbacks = [callback(seq, &source, body)];
+            settle(&connection, &callbacks, &dialects, std::slice::from_ref(&to)).unwrap();
+        }
+        outbox::fresh(&connection, "app", i64::MIN, 10).unwrap().len()
+    }
+
+    #[test]
+    fn what_is_said_again_in_other_words_is_no_change() {
+        let receipt = r#"{"id": "a", "status": "sent", "notification_type": "sms"}"#;
+        let in_other_words = r#"{"status": "sent", "id": "a", "notification_type": "sms"}"#;
+        let text = r#"{"id": "m", "source_number": "1", "message": "x"}"#;
+        let other_text = r#"{"source_number": "1", "id": "m", "message": "x"}"#;
+        for (one, other) in [(receipt, in_other_words), (text, other_text)] {
+            assert_eq!(owed_by(&[one, other]), 1, "{one}");
+            assert_eq!(owed_by(&[other, one]), 1, "{other}");
+        }
+        let delivered = r#"{"id": "a", "status": "delivered", "notification_type": "sms"}"#;
+        assert_eq!(owed_by(&[receipt, delivered]), 2);
     }
 
     /// A callback of a source that stands in `dialects`.
