@@ -466,6 +466,8 @@ fn pruning_forgets_only_what_nothing_has_been_heard_of_since() {
                 "SELECT * FROM {view} AS v WHERE EXISTS (SELECT 1 FROM history AS h
                  WHERE h.source = v.source AND h.id = v.id AND h.received_at >= '{before}'
                  AND (h.kind = 'received-message') = ('{view}' = 'received_message'))
+                 OR '{view}' = 'notification' AND EXISTS (SELECT 1 FROM expected_row AS e
+                 WHERE e.source = v.source AND e.id = v.id AND e.last_received_at >= '{before}')
                  ORDER BY source, id"
             );
             rows(&open(&files.state), &heard_of)

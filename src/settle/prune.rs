@@ -390,6 +390,22 @@ mod tests {
     }
 
     #[test]
+    fn a_notification_stays_as_long_as_what_the_app_said_of_it_or_it_would_be_overdue() {
+        let files = Files::settled(&["a", "b"]);
+        let said = rusqlite::params![3, "gc", at(5).to_string(), br#"{"id": "a"}"#.as_slice()];
+        let insert = "INSERT INTO callback VALUES (?1, ?2, ?3, ?4, 2)";
+        files.journal_writer().execute(insert, said).unwrap();
+        files.rebuild();
+        assert_eq!(prune_before(&files, 4, false).unwrap().0, pruned(2, 1));
+        assert_eq!(known(&state_of(&files)), ["a 1 0"]);
+        files.rebuild();
+        assert_eq!(known(&state_of(&files)), ["a 1 0"]);
+        // Both go together.
+        assert_eq!(prune_before(&files, 6, false).unwrap().0, pruned(1, 1));
+        assert!(expected::is_empty(&state_of(&files)).unwrap());
+    }
+
+    #[test]
     fn a_state_of_another_journal_or_older_than_the_last_pruning_is_not_pruned_by() {
         let (files, other) = (Files::settled(&["a", "b"]), Files::settled(&["x", "y"]));
         let older = files.copy_of(&files.state);

@@ -18,7 +18,9 @@ pub struct Window {
 /// history. `None` once there are no more.
 ///
 /// A duplicate counts because its callback stays in the journal: without its subject a rebuild
-/// would take it for news, and an old status for the last.
+/// would take it for news, and an old status for the last. So does what the app said of it, as long as
+/// that stays ([`old_expected`](super::expected::old_expected)): without its notification it would be
+/// overdue.
 pub fn old_subjects(
     connection: &Connection,
     table: Table,
@@ -28,11 +30,20 @@ pub fn old_subjects(
 ) -> rusqlite::Result<Option<Window>> {
     let ((name, last), history) = (table.names(), table.history());
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
+    let not_expected = match table {
+        Table::Message => "TRUE",
+        Table::Notification => {
+            "NOT EXISTS (
+                SELECT 1 FROM expected_row AS e WHERE e.id = s.id AND e.source = s.source
+                AND (e.last_received_at >= ?3 OR e.last_key > ?2)
+             )"
+        }
+    };
     let sql = format!(
         "SELECT key, {last} < ?3 AND NOT EXISTS (
             SELECT 1 FROM {history} AS h WHERE h.subject = s.key
             AND (h.received_at >= ?3 OR h.seq > ?5)
-         ) FROM {name} AS s WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4"
+         ) AND {not_expected} FROM {name} AS s WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4"
     );
     let looked_at: Vec<(i64, bool)> = connection
         .prepare_cached(&sql)?
