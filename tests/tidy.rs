@@ -346,6 +346,7 @@ fn answering_apps_knows_no_callback_and_no_sink() {
         "config::settings",
         "journal::Journal",
         "provider::Provider",
+        "provider::notify::FAILURES",
         "provider::notify::is_final",
         "provider::notify::is_known_status",
         "settle",

@@ -2,7 +2,7 @@
 //! for.
 
 use super::fault::Voice;
-use crate::provider::notify::is_known_status;
+use crate::provider::notify::{FAILURES, is_known_status};
 
 /// The statuses of GOV.UK Notify, in the order of its error message.
 const GOVUK: [&str; 16] = [
@@ -26,20 +26,6 @@ const GOVUK: [&str; 16] = [
 
 /// What GC Notify has beside those.
 const GC_TOO: [&str; 2] = ["provider-failure", "pii-check-failed"];
-
-/// What `failed` stands for: every way in which a message did not arrive.
-const FAILURES: [&str; 10] = [
-    "failed",
-    "technical-failure",
-    "temporary-failure",
-    "permanent-failure",
-    "provider-failure",
-    "validation-failure",
-    "validation-failed",
-    "virus-scan-failed",
-    "pii-check-failed",
-    "returned-letter",
-];
 
 /// The types of message that may be asked for, in the order of the error message.
 pub(super) const TYPES: [&str; 3] = ["sms", "email", "letter"];

@@ -10,7 +10,7 @@ use super::output::{Column, second, text};
 use super::pages::PageFlags;
 use crate::clock::{Clock, Timestamp};
 use crate::lookout::STUCK_S;
-use crate::provider::notify::ENDS;
+use crate::provider::notify::{ENDS, FAILURES};
 use crate::state::expected::{Overdue, Question};
 use crate::state::read::{Filter, NotificationRow, Page, Reader, Stuck, Window};
 
@@ -67,21 +67,6 @@ pub struct Args {
     #[command(flatten)]
     pub flags: ConfigFlags,
 }
-
-/// What `--status failed` stands for: what GOV.UK Notify's read API lists under that word, and the
-/// words of its relatives that say the same.
-const FAILURES: [&str; 10] = [
-    "failed",
-    "temporary-failure",
-    "permanent-failure",
-    "technical-failure",
-    "provider-failure",
-    "validation-failure",
-    "validation-failed",
-    "virus-scan-failed",
-    "pii-check-failed",
-    "returned-letter",
-];
 
 const COLUMNS: [Column<NotificationRow>; 9] = [
     Column { title: "id", rank: 0, text: |row| row.id.clone() },

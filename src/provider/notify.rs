@@ -131,6 +131,21 @@ pub const ENDS: [&str; 14] = [
     "returned-letter",
 ];
 
+/// What `failed` stands for where it is asked for: what GOV.UK Notify's read API lists under that word,
+/// and the words of its relatives that say the same.
+pub const FAILURES: [&str; 10] = [
+    "failed",
+    "temporary-failure",
+    "permanent-failure",
+    "technical-failure",
+    "provider-failure",
+    "validation-failure",
+    "validation-failed",
+    "virus-scan-failed",
+    "pii-check-failed",
+    "returned-letter",
+];
+
 /// Whether nothing follows that status in the usual course of things: the [`ENDS`] but `sent`, after
 /// which it is no use to wait though nobody can say that it was the end. A word that nobody knows is
 /// never final, as it never outranks a known end.

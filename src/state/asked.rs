@@ -480,6 +480,7 @@ mod tests {
 
     use super::*;
     use crate::sqlite;
+    use crate::state::plan;
     use crate::state::tables::SCHEMA;
 
     const BOUNDS: Bounds = Bounds { rows_max: 4, bytes_max: usize::MAX };
@@ -587,18 +588,6 @@ mod tests {
             }
             assert_eq!(seen, expected(&connection, &filter), "{filter:?}");
         }
-    }
-
-    /// SQLite's plan, a step a line.
-    fn plan(connection: &Connection, sql: &str) -> String {
-        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let unbound = vec![rusqlite::types::Value::Null; statement.parameter_count()];
-        let steps: Vec<String> = statement
-            .query_map(rusqlite::params_from_iter(unbound), |row| row.get(3))
-            .unwrap()
-            .collect::<Result<_, _>>()
-            .unwrap();
-        steps.join("\n")
     }
 
     #[test]

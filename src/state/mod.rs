@@ -40,3 +40,16 @@ pub mod compare;
 
 pub(crate) use expected::{expected_overdue, expected_table};
 pub(crate) use tables::state_tables;
+
+/// SQLite's plan for `sql`, a step a line.
+#[cfg(test)]
+fn plan(connection: &rusqlite::Connection, sql: &str) -> String {
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let unbound = vec![rusqlite::types::Value::Null; statement.parameter_count()];
+    let steps: Vec<String> = statement
+        .query_map(rusqlite::params_from_iter(unbound), |row| row.get(3))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    steps.join("\n")
+}

@@ -387,6 +387,7 @@ mod tests {
         Fingerprint, Identity, Kind, Precedence, ReceivedMessage, Standing as Told,
     };
     use crate::merge::Facts;
+    use crate::state::plan;
     use crate::state::tables::key;
     use crate::state::write::{
         HistoryRow, Message, Notification, add_history, add_unrecognised, put_message,
@@ -483,19 +484,6 @@ mod tests {
         page.rows.iter().map(|row| row.id.as_str()).collect()
     }
 
-    /// SQLite's plan for `sql`, a step a line.
-    fn plan(reader: &Reader, sql: &str) -> String {
-        let mut statement =
-            reader.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let unbound = vec![rusqlite::types::Value::Null; statement.parameter_count()];
-        let steps: Vec<String> = statement
-            .query_map(rusqlite::params_from_iter(unbound), |row| row.get(3))
-            .unwrap()
-            .collect::<Result<_, _>>()
-            .unwrap();
-        steps.join("\n")
-    }
-
     #[test]
     fn a_look_up_through_a_public_view_never_scans_a_table() {
         let reader = state();
@@ -514,7 +502,7 @@ mod tests {
             "SELECT * FROM unrecognised WHERE seq = ?",
             "SELECT * FROM unrecognised WHERE seq > ? ORDER BY seq LIMIT 100",
         ] {
-            let plan = plan(&reader, sql);
+            let plan = plan(&reader.connection, sql);
             assert!(plan.contains("SEARCH") && !plan.contains("SCAN"), "{sql}\n{plan}");
         }
     }
@@ -528,7 +516,7 @@ mod tests {
             "SELECT * FROM history WHERE seq = ?",
             "SELECT * FROM history WHERE seq < ? ORDER BY seq DESC LIMIT 10",
         ] {
-            let plan = plan(&reader, sql);
+            let plan = plan(&reader.connection, sql);
             assert!(plan.contains("SEARCH") && !plan.contains("SCAN"), "{sql}\n{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
         }
@@ -665,7 +653,7 @@ mod tests {
     #[test]
     fn a_reference_is_listed_through_its_index() {
         let plan = plan(
-            &state(),
+            &state().connection,
             "SELECT * FROM notification_row WHERE key < :before AND reference = :reference
              AND (source = :source OR first_received_at < :stop) ORDER BY key DESC LIMIT 5",
         );

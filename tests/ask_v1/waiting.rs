@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use receiptd::state::read::NotificationRow;
 use serde_json::{Value, json};
 
 use crate::support::Client;
@@ -27,27 +28,7 @@ fn a_notification_has_the_columns_of_the_public_table() {
     let world = World::start();
     world.hear("passport", &[receipt(1, "delivered", "sms", 0)]);
     let found = world.read(PASSPORT, &path(1, ""));
-    let columns = [
-        "source",
-        "id",
-        "status",
-        "status_description",
-        "provider_response",
-        "reference",
-        "recipient",
-        "notification_type",
-        "template_id",
-        "template_version",
-        "created_at",
-        "sent_at",
-        "completed_at",
-        "complained_at",
-        "returned_at",
-        "receipts",
-        "duplicates",
-        "first_received_at",
-        "last_received_at",
-    ];
+    let columns = NotificationRow::COLUMNS;
     let keys: Vec<&String> = found.as_object().unwrap().keys().collect();
     assert_eq!(keys.len(), columns.len(), "{keys:?}");
     assert!(columns.iter().all(|column| found.get(column).is_some()), "{keys:?}");
