@@ -1,7 +1,7 @@
 //! Whatever names a position or a moment in text.
 //!
-//! There is no read API yet, so what is covered is what reads a position today: the cursor that
-//! `receiptd list --cursor` takes and the pages behind it, the moments of `--since` and `--until`,
+//! Covered are the cursor that `receiptd list --cursor` takes and the pages behind it (those of the read
+//! API are plain numbers and not among them), the moments of `--since` and `--until`,
 //! the timestamps of every body, the cursor row of the state, and the positions and receive times
 //! that the journal's reader reads back.
 //!
