@@ -24,7 +24,7 @@ use support::{
 type Run = fn(&Options, &Bench, &mut Report) -> Done;
 
 /// Every section, in the order in which they run: what needs a quiet machine most comes first.
-const SECTIONS: [(Section, Run); 10] = [
+const SECTIONS: [(Section, Run); 11] = [
     (Section::Start, start::run),
     (Section::Idle, idle::run),
     (Section::Visible, visible::run),
@@ -35,6 +35,7 @@ const SECTIONS: [(Section, Run); 10] = [
     (Section::Stored, stored::run),
     (Section::Mixed, mixed::run),
     (Section::Compare, compare::run),
+    (Section::CompareStored, compare::run_stored),
 ];
 
 fn main() -> ExitCode {

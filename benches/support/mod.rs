@@ -22,6 +22,8 @@ pub mod server;
 
 pub mod preload;
 
+pub mod filled;
+
 pub mod machine;
 
 pub mod receipt;

@@ -33,8 +33,8 @@ pub struct Options {
     #[arg(long, default_values_t = [64, 256], value_name = "N", value_delimiter = ',')]
     pub connections: Vec<usize>,
 
-    /// Numbers of notifications that are there already in `stored`. Each million takes 1.1 GB of
-    /// disk, and as much again while it runs.
+    /// Numbers of notifications that are there already in `stored` and `compare-stored`. Each
+    /// million takes 1.1 GB of disk, in `compare-stored` 1.7 GB, and as much again while it runs.
     #[arg(long, default_values_t = [1_000_000], value_name = "N", value_delimiter = ',')]
     pub stored: Vec<u64>,
 
@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     pub backlog: u64,
 
-    /// Keep the databases made for `stored`, so that a later run need not make them again.
+    /// Keep the databases made for `stored` and `compare-stored`, so that a later run need not make them again.
     #[arg(long)]
     pub keep: bool,
 
@@ -77,6 +77,8 @@ pub enum Section {
     Mixed,
     /// Beside what one would write or pick instead.
     Compare,
+    /// The same with notifications already stored: how each changes.
+    CompareStored,
 }
 
 /// What is measured when nothing is named: what takes two minutes.

@@ -34,7 +34,7 @@ const CHECKPOINT_BATCHES: usize = 16;
 /// Age of the first half, in seconds: forty days.
 const OLD_SECONDS: i64 = 40 * 86_400;
 /// Another sequence of ids than any seed that is likely to be given.
-const IDS: u64 = 0x5eed_0f57_07ed_0000;
+pub const IDS: u64 = 0x5eed_0f57_07ed_0000;
 /// Slower than this is not settling.
 const SETTLE_PER_SECOND_MIN: u64 = 2_000;
 
@@ -114,7 +114,8 @@ pub fn clean(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-const PREFIX: &str = "stored-";
+/// The folders of databases made beforehand begin so.
+pub const PREFIX: &str = "stored-";
 
 fn folder(options: &Options, count: u64) -> PathBuf {
     options.common.dir.join(format!("{PREFIX}{count}"))

@@ -32,6 +32,9 @@ pub const STATE_FILE: &str = "receiptd.db";
 /// See [`STATE_FILE`].
 pub const JOURNAL_FILE: &str = "receiptd.callbacks.db";
 
+/// The name of the database of what is not receiptd.
+pub const ROWS_FILE: &str = "receipts.db";
+
 /// How long a server may take to say where it listens, and one that does not say it to answer.
 const START_MAX: Duration = Duration::from_secs(60);
 /// Between two tries to be answered.
@@ -162,12 +165,11 @@ impl Bench {
         command
     }
 
-    /// Starts something else on a fresh database.
-    pub fn alternative(&self, chosen: &Prepared) -> io::Result<Server> {
-        let files = self.files()?;
+    /// Starts something else on the database in that folder, or on a fresh one there.
+    pub fn alternative(&self, chosen: &Prepared, files: &Arc<TempDir>) -> io::Result<Server> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let db = files.path().join("receipts.db");
-        let mut server = Server::spawn(chosen.command(address.port(), &db)?, files)?;
+        let db = files.path().join(ROWS_FILE);
+        let mut server = Server::spawn(chosen.command(address.port(), &db)?, Arc::clone(files))?;
         (server.callbacks, server.rows) = (address, Some(db));
         Ok(server)
     }
