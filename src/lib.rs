@@ -39,6 +39,7 @@
 //! |---|---|---|
 //! | [`clock`] | the only place that reads the time; a [`clock::Timestamp`] is an instant in UTC | |
 //! | [`callback`] | our nouns: callback, event, receipt, standing, precedence | I/O, providers |
+//! | [`ends`] | which statuses are ends, as a value that one room says and others ask for | I/O, providers, tables |
 //! | [`receive`] | the front door: listener, TLS, limits, authentication, the answer table | what a callback says, but for the probe and a signature that covers the body |
 //! | [`journal`] | appends callbacks on one thread, commits many at once, notices full and failing disks | what a callback says |
 //! | [`provider`] | turns a sender's bytes into events, or says why it cannot | SQL, HTTP |
@@ -226,6 +227,8 @@ pub use receiver::Receiver;
 pub mod clock;
 
 pub mod callback;
+
+pub mod ends;
 
 pub mod receive;
 

@@ -20,9 +20,10 @@ use rusqlite::Connection;
 use tokio::time::timeout;
 
 use crate::clock::{Clock, Timestamp};
+use crate::ends::Ends;
 use crate::journal::Journal;
 use crate::journal::reader::Reader;
-use crate::provider::notify::ENDS;
+use crate::provider::ends;
 use crate::settle::{OnThread, Settled, say_overdue};
 use crate::sqlite::{self, Access};
 use crate::state::expected::{Overdue, Question};
@@ -105,9 +106,10 @@ impl Lookout {
 
     fn newly_overdue(&self) -> Result<Vec<Overdue>, Box<dyn std::error::Error + Send + Sync>> {
         let now = self.clock.now();
+        let ends = ends_by(&Reader::open(&self.files[0])?)?;
         let question = Question {
             source: None,
-            ends: &ENDS,
+            ends: &ends,
             now,
             said_before: now.plus_seconds(-STUCK_S),
             said_since: None,
@@ -129,18 +131,19 @@ impl Lookout {
             return Ok(());
         }
         // Unless it is there already: without it, each look would be a scan.
-        self.on_thread.run(|state| outstanding::make_index(state, &ENDS));
+        self.on_thread.run(|state| outstanding::make_index(state, &ends::STATUSES));
+        let journal = Reader::open(journal)?;
+        let ends = ends_by(&journal)?;
         let now = self.clock.now();
         let stuck_since = now.plus_seconds(-STUCK_S);
-        let overdue = expected::count_overdue(&state, &ENDS, now, stuck_since)?;
-        let stuck = outstanding::count_stuck(&state, &ENDS, stuck_since)?;
-        for source in Reader::open(journal)?.dialects()?.into_keys() {
-            let of = |counts: &[(String, i64)]| {
-                counts.iter().find(|(name, _)| **name == *source).map_or(0, |(_, count)| *count)
-            };
+        let overdue = expected::count_overdue(&state, &ends, now, stuck_since)?;
+        for source in journal.dialects()?.into_keys() {
+            let of_source = overdue.iter().find(|(name, _)| **name == *source);
+            let overdue = of_source.map_or(0, |(_, count)| *count);
+            let stuck = outstanding::count_stuck(&state, &source, &ends, stuck_since)?;
             let last = self.metrics.last_callback(&source).unwrap_or(started).max(started);
-            let is_silent = is_expected_since(&state, &source, last, now)?;
-            let expectation = Expectation { overdue: of(&overdue), stuck: of(&stuck), is_silent };
+            let is_silent = is_expected_since(&state, &source, &ends, (last, now))?;
+            let expectation = Expectation { overdue, stuck, is_silent };
             self.metrics.expects(&source, &expectation);
         }
         Ok(())
@@ -152,14 +155,23 @@ impl Lookout {
 fn is_expected_since(
     state: &Connection,
     source: &str,
-    last: Timestamp,
-    now: Timestamp,
+    ends: &Ends,
+    (last, now): (Timestamp, Timestamp),
 ) -> rusqlite::Result<bool> {
     let before = now.plus_seconds(-SILENT_S);
     // The one heard of first; they come in that order.
-    let heard = outstanding::outstanding(state, source, &ENDS, (last, i64::MIN), 1)?;
+    let heard = outstanding::outstanding(state, source, ends, (last, i64::MIN), 1)?;
     Ok(heard.iter().any(|row| row.first_received_at < before)
-        || expected::is_any_open(state, source, &ENDS, (last, before))?)
+        || expected::is_any_open(state, source, ends, (last, before))?)
+}
+
+/// What is an end in each source, by whose platform the journal says it is.
+///
+/// # Errors
+/// Of SQLite.
+pub fn ends_by(journal: &Reader) -> rusqlite::Result<Ends> {
+    let dialects = journal.dialects()?;
+    Ok(ends::of(dialects.iter().map(|(source, dialect)| (&**source, dialect.provider))))
 }
 
 fn open(state: &Path) -> Result<Connection, sqlite::OpenError> {
@@ -170,6 +182,7 @@ fn open(state: &Path) -> Result<Connection, sqlite::OpenError> {
 mod tests {
     use super::*;
     use crate::callback::Expected;
+    use crate::provider::Provider;
     use crate::state::expected::{ExpectedRow, put_expected};
 
     fn at(second: i64) -> Timestamp {
@@ -179,7 +192,9 @@ mod tests {
     #[test]
     fn a_source_is_silent_if_something_was_sent_after_it_spoke_and_half_an_hour_has_passed() {
         let state = sqlite::open_in_memory(&SCHEMA).unwrap();
-        let is_silent = |last, now| is_expected_since(&state, "gc", at(last), at(now)).unwrap();
+        let ends = ends::of([("gc", Provider::GcNotify)]);
+        let is_silent =
+            |last, now| is_expected_since(&state, "gc", &ends, (at(last), at(now))).unwrap();
         assert!(!is_silent(0, 10_000), "nothing was sent");
         let (id, reference, deadline) = ("a".to_owned(), None, None);
         let expected = Expected { id, reference, deadline };

@@ -246,18 +246,19 @@ fn the_journal_knows_no_providers_words() {
 fn merge_and_callback_do_no_io() {
     assert_knows_only("merge", &["callback", "clock"], &IO);
     assert_knows_only("callback", &["clock"], &IO);
+    assert_knows_only("ends", &[], &IO);
     assert_knows_only("clock", &[], &IO);
 }
 
 #[test]
 fn providers_know_no_sql_and_no_http() {
-    assert_knows_only("provider", &["callback", "clock"], &IO);
+    assert_knows_only("provider", &["callback", "clock", "ends"], &IO);
 }
 
 #[test]
 fn the_state_knows_no_provider() {
     let allowed =
-        ["callback", "change", "clock", "merge", "provider::CALLBACK_EVENTS_MAX", "sqlite"];
+        ["callback", "change", "clock", "ends", "merge", "provider::CALLBACK_EVENTS_MAX", "sqlite"];
     assert_knows_only("state", &allowed, &["hyper", "tokio", "std::fs", "std::env"]);
 }
 
@@ -324,8 +325,9 @@ fn reconciling_knows_no_caller_and_no_sink() {
         "forward::outgoing",
         "journal",
         "merge",
+        "ends",
         "provider::Provider",
-        "provider::notify::ENDS",
+        "provider::ends",
         "provider::polled",
         "settle",
         "sqlite",
@@ -346,8 +348,8 @@ fn answering_apps_knows_no_callback_and_no_sink() {
         "config::settings",
         "journal::Journal",
         "provider::Provider",
+        "provider::ends",
         "provider::notify::FAILURES",
-        "provider::notify::is_final",
         "provider::notify::is_known_status",
         "settle",
         "sqlite",

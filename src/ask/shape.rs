@@ -12,7 +12,7 @@ use super::readers::Reader;
 use super::words;
 use crate::clock::Timestamp;
 use crate::provider::Provider;
-use crate::provider::notify::is_final;
+use crate::provider::ends::has_completed_at;
 use crate::state::asked::Asked;
 use crate::state::read::MessageRow;
 
@@ -107,7 +107,7 @@ impl<'a> Notification<'a> {
             created_at: *created_at,
             created_by_name: (),
             sent_at: row.sent_at,
-            completed_at: row.completed_at.filter(|_| is_final(status)),
+            completed_at: row.completed_at.filter(|_| has_completed_at(status)),
             scheduled_for: (),
             own: Own::of(asked, reader.voice()),
         }

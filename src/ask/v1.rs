@@ -1,6 +1,6 @@
 //! The paths of our own: what the platforms' read API has no words for.
 //!
-//! - One notification, waited for until its status is final.
+//! - One notification, waited for until it has come to an end.
 //! - What has changed since a position, for whoever keeps a copy.
 //! - What was told of one notification, callback by callback.
 //! - Changes as they happen ([`super::events`]).
@@ -24,7 +24,7 @@ use super::fault::{Fault, Voice, json_answer};
 use super::query::{forms_of, pairs};
 use super::readers::Reader;
 use super::{Answer, Ask, PAGE, events, expected, written};
-use crate::provider::notify::is_final;
+use crate::provider::ends::is_end;
 use crate::state::asked;
 use crate::state::feed::{self, Position, Step, TimeLine};
 use crate::state::read::NotificationRow;
@@ -177,9 +177,9 @@ async fn notification(
     loop {
         let looked_at = Instant::now();
         let found = look(ask, reader, id).await?;
-        let status = found.as_ref().and_then(|row| row.status.as_deref());
+        let has_ended = found.as_ref().is_some_and(|row| has_ended(row, reader));
         let answer = || found.as_ref().ok_or(Fault::NotFound).map(written);
-        if status.is_some_and(is_final) || looked_at >= deadline {
+        if has_ended || looked_at >= deadline {
             return answer();
         }
         // What is settled after the look was begun ends the wait at once.
@@ -191,6 +191,11 @@ async fn notification(
             Err(_) => {}
         }
     }
+}
+
+fn has_ended(row: &NotificationRow, reader: &Reader) -> bool {
+    let kind = row.notification_type.as_deref();
+    row.status.as_deref().is_some_and(|status| is_end(reader.provider, status, kind))
 }
 
 /// What is known of it now.

@@ -78,11 +78,6 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_is_final() {
-        assert!(FAILURES.into_iter().all(crate::provider::notify::is_final));
-    }
-
-    #[test]
     fn failed_stands_for_every_failure_and_no_word_stands_for_one_twice() {
         for status in statuses(Voice::Gc) {
             let mut words = stands_for(status);

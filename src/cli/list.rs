@@ -4,13 +4,14 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::db;
+use super::db::{self, unreadable};
 use super::flags::ConfigFlags;
 use super::output::{Column, second, text};
 use super::pages::PageFlags;
 use crate::clock::{Clock, Timestamp};
-use crate::lookout::STUCK_S;
-use crate::provider::notify::{ENDS, FAILURES};
+use crate::ends::Ends;
+use crate::lookout::{STUCK_S, ends_by};
+use crate::provider::notify::FAILURES;
 use crate::state::expected::{Overdue, Question};
 use crate::state::read::{Filter, NotificationRow, Page, Reader, Stuck, Window};
 
@@ -103,12 +104,16 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     if args.overdue {
         return overdue(args, &reader, now, out);
     }
+    let stuck = match args.stuck {
+        true => Some(Stuck { ends: what_ends(args)?, since: now.plus_seconds(-STUCK_S) }),
+        false => None,
+    };
     let mut filter = Filter {
         window: args.page.window(),
         statuses: statuses(&args.statuses),
         reference: args.reference.clone(),
         notification_type: args.notification_type.clone(),
-        stuck: args.stuck.then(|| Stuck { ends: &ENDS, since: now.plus_seconds(-STUCK_S) }),
+        stuck,
     };
     let read = |window: &Window| {
         filter.window.clone_from(window);
@@ -123,9 +128,10 @@ fn overdue(
     now: Timestamp,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
+    let ends = what_ends(args)?;
     let question = Question {
         source: args.page.source.as_deref(),
-        ends: &ENDS,
+        ends: &ends,
         now,
         said_before: now.plus_seconds(-STUCK_S),
         said_since: None,
@@ -136,6 +142,12 @@ fn overdue(
     // They are few: all of them are one page.
     let read = |_: &Window| Ok(Page { rows: reader.overdue(&question)?, next: None });
     args.page.write(&Overdue::COLUMNS, &OVERDUE, read, out)
+}
+
+/// What is an end in each source: the journal knows whose platform it is.
+fn what_ends(args: &Args) -> Result<Ends, Failure> {
+    let journal = db::journal(&args.flags)?;
+    ends_by(&journal).map_err(unreadable)
 }
 
 fn statuses(words: &[String]) -> Vec<String> {

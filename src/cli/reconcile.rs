@@ -17,6 +17,7 @@ use crate::config::settings::{Source, Upstream};
 use crate::forward::backoff::Chance;
 use crate::halves::{self, Halves};
 use crate::lock::{Lock, LockError, check_file_system};
+use crate::provider::ends;
 use crate::reconcile::budget::Budget;
 use crate::reconcile::keep::{InJournal, Keep, Nothing};
 use crate::reconcile::known::{Heals, Known};
@@ -159,7 +160,7 @@ async fn ask<K: Keep + Send>(
     let mut round = Round {
         source: Arc::clone(&source.name),
         platform: &platform,
-        known: &Known::new(state),
+        known: &Known::new(state, ends::of([(&*source.name, source.dialect.provider)])),
         keep,
         budget: &mut Budget::new(upstream.requests_per_minute_max),
         memory: &mut Memory::default(),

@@ -8,7 +8,7 @@
 //! One parser serves the Notify family ([`notify`]): its platforms differ in their keys, and a
 //! receipt is read by its keys alone. What these platforms say when they are asked has other keys
 //! and is read by [`polled`]. Adobe Journey Optimizer has its own ([`ajo`]). A further sender is one
-//! file here, one arm in [`read`], one fixture folder.
+//! file here, one arm in [`read`], one fixture folder. Which statuses are ends stands in [`ends`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,6 +27,8 @@ pub mod polled;
 pub mod ajo;
 
 mod feedback;
+
+pub mod ends;
 
 /// More events than this in one callback are unrecognised. Part of the state file's format: the
 /// key of a notification holds the position of its first event in 14 bits.

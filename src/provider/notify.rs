@@ -111,26 +111,6 @@ fn known_rank(status: &str) -> Option<u8> {
     })
 }
 
-/// The words after which no more is to be waited for. `sent` is one where a carrier abroad tells
-/// nothing back; `received` is what the read API calls a letter that was delivered. Moves between them
-/// are still possible.
-pub const ENDS: [&str; 14] = [
-    "sent",
-    "delivered",
-    "received",
-    "failed",
-    "temporary-failure",
-    "permanent-failure",
-    "technical-failure",
-    "provider-failure",
-    "validation-failure",
-    "validation-failed",
-    "virus-scan-failed",
-    "pii-check-failed",
-    "cancelled",
-    "returned-letter",
-];
-
 /// What `failed` stands for where it is asked for: what GOV.UK Notify's read API lists under that word,
 /// and the words of its relatives that say the same.
 pub const FAILURES: [&str; 10] = [
@@ -145,13 +125,6 @@ pub const FAILURES: [&str; 10] = [
     "pii-check-failed",
     "returned-letter",
 ];
-
-/// Whether nothing follows that status in the usual course of things: the [`ENDS`] but `sent`, after
-/// which it is no use to wait though nobody can say that it was the end. A word that nobody knows is
-/// never final, as it never outranks a known end.
-pub fn is_final(status: &str) -> bool {
-    status != "sent" && ENDS.contains(&status)
-}
 
 /// Whether this is a status word that some platform of the family is known to use. The others are
 /// kept as sent, and counted, because somebody should look at them.

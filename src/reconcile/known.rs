@@ -12,8 +12,8 @@ use rusqlite::Connection;
 
 use crate::callback::{Event, Fingerprint, News, Standing};
 use crate::clock::Timestamp;
+use crate::ends::Ends;
 use crate::merge::Facts;
-use crate::provider::notify::ENDS;
 use crate::provider::polled::{Said, is_uuid};
 use crate::sqlite::{self, Access, OpenError};
 use crate::state::expected::{Overdue, Question, overdue};
@@ -67,12 +67,25 @@ pub enum Unknown {
 #[derive(Clone, Debug)]
 pub struct Known {
     state: PathBuf,
+    ends: Ends,
 }
 
 impl Known {
-    /// Of the file at that path.
-    pub fn new(state: &Path) -> Self {
-        Self { state: state.to_owned() }
+    /// Of the file at that path; with what is an end in the sources that it is asked about.
+    pub fn new(state: &Path, ends: Ends) -> Self {
+        Self { state: state.to_owned(), ends }
+    }
+
+    /// Whether an answer tells of a notification that has not come to an end.
+    pub fn is_open(&self, source: &str, said: &Said) -> bool {
+        match &said.event.news {
+            News::Message(_) => false,
+            News::Notification(report) => {
+                let status = report.standing.as_ref().map(|standing| standing.status.as_str());
+                let kind = report.identity.notification_type.as_deref();
+                !self.ends.is_end(source, status, kind)
+            }
+        }
     }
 
     /// What each of these would heal; `None` where it says nothing new.
@@ -97,7 +110,8 @@ impl Known {
         rows_max: usize,
     ) -> Result<Vec<Outstanding>, Unknown> {
         let state = self.open()?;
-        let mut rows = outstanding::outstanding(&state, source, &ENDS, (since, key), rows_max)?;
+        let mut rows =
+            outstanding::outstanding(&state, source, &self.ends, (since, key), rows_max)?;
         rows.retain(|row| is_uuid(&row.id));
         Ok(rows)
     }
@@ -117,7 +131,7 @@ impl Known {
         let (source, said_since) = (Some(source), Some(said_since));
         // Without a deadline it is asked for by id only once it is known, like any other.
         let said_before = Timestamp::from_unix_micros(i64::MIN);
-        let ends = &ENDS;
+        let ends = &self.ends;
         let is_new = false;
         let question =
             Question { source, ends, now, said_before, said_since, behind, rows_max, is_new };

@@ -25,8 +25,7 @@ use crate::forward::backoff::{Backoff, Chance};
 use crate::forward::breaker::RETRY_AFTER_MAX;
 use crate::journal::reader::Reader;
 use crate::journal::{AskedThrough, Journal};
-use crate::provider::Provider;
-use crate::provider::notify::ENDS;
+use crate::provider::{Provider, ends};
 use crate::settle::{OnThread, Settled};
 use crate::state::outstanding::make_index;
 use crate::telemetry::{Metrics, UpstreamMetrics};
@@ -124,7 +123,10 @@ impl Reconciler {
         for source in asked.clone() {
             followers.push(Follower {
                 metrics: self.metrics.upstream(&source.name),
-                known: Known::new(&self.parts.files[1]),
+                known: Known::new(
+                    &self.parts.files[1],
+                    ends::of([(&*source.name, source.provider)]),
+                ),
                 budget: Budget::new(source.upstream.requests_per_minute_max),
                 memory: Memory::default(),
                 chance: Chance::new()?,
@@ -243,7 +245,7 @@ impl Follower {
 
     /// It is there after the first round, unless the state file is another.
     async fn make_index(&self) {
-        let made = self.parts.on_thread.run_later(|state| make_index(state, &ENDS)).await;
+        let made = self.parts.on_thread.run_later(|state| make_index(state, &ends::STATUSES)).await;
         match made {
             Some(Ok(true)) => {
                 tracing::info!("made an index of the notifications that have not come to an end");

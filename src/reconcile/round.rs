@@ -19,11 +19,10 @@ use super::keep::{Keep, Piece};
 use super::known::{Heals, Known, Unknown};
 use super::scan::{Scan, Shown};
 use super::upstream::{List, Platform, Question};
-use crate::callback::{Fingerprint, News};
+use crate::callback::Fingerprint;
 use crate::clock::{Clock, Timestamp};
 use crate::forward::backoff::{Backoff, Chance};
 use crate::journal::Refused;
-use crate::provider::notify::ENDS;
 use crate::provider::polled::{Page, Said};
 use crate::telemetry::{Asked, UpstreamMetrics};
 
@@ -238,7 +237,7 @@ impl<K: Keep + Send> Round<'_, K> {
         let page = self.ask(Question::Page(list, &place)).await.map_err(Ended::Upstream)?;
         let elements = page.said.len() + page.unreadable;
         let shown: Vec<Shown> = page.said.iter().map(shown).collect();
-        let open = page.said.iter().filter(|said| is_open(said));
+        let open = page.said.iter().filter(|said| self.known.is_open(&self.source, said));
         self.seen.open.extend(open.map(|said| said.event.id().to_owned()));
         self.take(page).await?;
         scan.take(&shown, elements);
@@ -302,16 +301,6 @@ impl<K: Keep + Send> Round<'_, K> {
 
 fn shown(said: &Said) -> Shown {
     Shown { id: said.event.id().to_owned(), created_at: said.created_at }
-}
-
-fn is_open(said: &Said) -> bool {
-    match &said.event.news {
-        News::Message(_) => false,
-        News::Notification(report) => {
-            let status = report.standing.as_ref().map(|standing| standing.status.as_str());
-            status.is_none_or(|status| !ENDS.contains(&status))
-        }
-    }
 }
 
 fn outcome(asked: &Result<Page, Fault>) -> Asked {

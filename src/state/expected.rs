@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::write::{some_time, text, time};
 use crate::callback::Expected;
 use crate::clock::Timestamp;
+use crate::ends::Ends;
 
 /// The table, which stands in the journal too, and holds there what was pruned.
 macro_rules! expected_table {
@@ -114,8 +115,8 @@ impl Overdue {
 pub struct Question<'q> {
     /// Of this source; of any.
     pub source: Option<&'q str>,
-    /// Statuses that are ends.
-    pub ends: &'q [&'q str],
+    /// What is an end.
+    pub ends: &'q Ends,
     /// Whose deadline was before this.
     pub now: Timestamp,
     /// Without a deadline: what was said before this.
@@ -137,10 +138,10 @@ pub struct Question<'q> {
 pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Result<Vec<Overdue>> {
     let Question { source, ends, now, said_before, said_since, behind, rows_max, is_new } =
         question;
-    let ends = serde_json::json!(ends).to_string();
+    let ends = ends.to_json();
     let rows_max = i64::try_from(*rows_max).unwrap_or(i64::MAX);
     connection
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT e.source, e.id, coalesce(n.reference, e.reference), e.deadline, e.since,
                     n.status, e.key, n.key
              FROM expected_row AS e
@@ -148,9 +149,10 @@ pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Re
              WHERE e.key > ?5 AND (?1 IS NULL OR e.source = ?1) AND (?7 IS NULL OR e.since >= ?7)
                 AND (NOT ?8 OR e.overdue_at IS NULL)
                 AND (e.deadline < ?2 OR e.deadline IS NULL AND e.since < ?3)
-                AND (n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(?4)))
+                AND {}
              ORDER BY e.key LIMIT ?6",
-        )?
+            has_no_end("?4")
+        ))?
         .query_map(
             params![
                 source,
@@ -224,20 +226,21 @@ pub fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
 /// Of SQLite.
 pub fn count_overdue(
     connection: &Connection,
-    ends: &[&str],
+    ends: &Ends,
     now: Timestamp,
     said_before: Timestamp,
 ) -> rusqlite::Result<Vec<(String, i64)>> {
-    let ends = serde_json::json!(ends).to_string();
+    let ends = ends.to_json();
     connection
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT e.source, count(*)
              FROM expected_row AS e
              LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
              WHERE (e.deadline < ?1 OR e.deadline IS NULL AND e.since < ?2)
-                AND (n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(?3)))
+                AND {}
              GROUP BY e.source",
-        )?
+            has_no_end("?3")
+        ))?
         .query_map(params![now.to_string(), said_before.to_string(), ends], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?
@@ -251,18 +254,28 @@ pub fn count_overdue(
 pub fn is_any_open(
     connection: &Connection,
     source: &str,
-    ends: &[&str],
+    ends: &Ends,
     (after, before): (Timestamp, Timestamp),
 ) -> rusqlite::Result<bool> {
-    let ends = serde_json::json!(ends).to_string();
+    let ends = ends.to_json();
     connection
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT 1 FROM expected_row AS e
              LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
              WHERE e.source = ?1 AND e.since > ?2 AND e.since < ?3
-                AND (n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(?4)))",
-        )?
+                AND {}",
+            has_no_end("?4")
+        ))?
         .exists(params![source, after.to_string(), before.to_string(), ends])
+}
+
+/// Whether what is known of it is no end, by the parameter that holds the ends; of joined rows.
+fn has_no_end(ends: &str) -> String {
+    format!(
+        "(n.status IS NULL OR NOT n.status IN (SELECT value FROM json_each({ends}))
+            AND NOT json_array(n.status, n.notification_type, n.source)
+                IN (SELECT value FROM json_each({ends})))"
+    )
 }
 
 /// Removes what was last said before `before`, by an entry not behind `through_key`.
@@ -314,6 +327,7 @@ pub fn remove(connection: &Connection, key: i64) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ends::Statuses;
     use crate::state::tables::SCHEMA;
 
     fn at(second: i64) -> Timestamp {
@@ -332,10 +346,17 @@ mod tests {
         state.execute(sql, params![key, id, status]).unwrap();
     }
 
+    /// `sent` is the end of a text at `gc`.
+    fn ends() -> Ends {
+        const STATUSES: Statuses =
+            Statuses { always: &["delivered"], sometimes: &[("sent", "sms"), ("sent", "email")] };
+        Ends::new(&STATUSES, [("gc".to_owned(), ())], |(), (_, kind)| kind == "sms")
+    }
+
     fn overdue_at(state: &Connection, second: i64) -> Vec<Overdue> {
         let question = Question {
             source: None,
-            ends: &["delivered"],
+            ends: &ends(),
             now: at(second),
             said_before: at(second - 100),
             said_since: None,
@@ -384,6 +405,33 @@ mod tests {
         assert_eq!(ids(200), ["silent", "open", "for-long"]);
         assert_eq!(ids(501), ["silent", "open", "later", "for-long"]);
         assert_eq!(overdue_at(&state, 20)[1].status.as_deref(), Some("sending"));
+    }
+
+    #[test]
+    fn what_is_an_end_of_its_type_in_its_source_is_not_overdue_and_of_others_it_is() {
+        let state = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        for (key, source, kind) in [
+            (1, "gc", Some("sms")),
+            (2, "gc", Some("email")),
+            (3, "va", Some("sms")),
+            (4, "gc", None),
+        ] {
+            let id = format!("n{key}");
+            let row = ExpectedRow { source: source.into(), ..said(key, &id, None, Some(10)) };
+            put_expected(&state, &row).unwrap();
+            heard(&state, 10 + key, &id, "sent");
+            let sql =
+                "UPDATE notification_row SET notification_type = ?1, source = ?2 WHERE id = ?3";
+            state.execute(sql, params![kind, source, id]).unwrap();
+        }
+        let ids: Vec<String> = overdue_at(&state, 20).into_iter().map(|row| row.id).collect();
+        assert_eq!(ids, ["n2", "n3", "n4"]);
+        let counts = count_overdue(&state, &ends(), at(20), at(0)).unwrap();
+        assert_eq!(counts, [("gc".to_owned(), 2), ("va".to_owned(), 1)]);
+        let is_any_open = |after| is_any_open(&state, "gc", &ends(), (at(after), at(4))).unwrap();
+        assert!(is_any_open(1) && !is_any_open(2), "between the second and the fourth is of va");
+        let of_gc = |after| (at(after), at(2));
+        assert!(!super::is_any_open(&state, "gc", &ends(), of_gc(0)).unwrap(), "it has its end");
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! They are few among many, so they have an index of their own that holds no others. A receipt that is
 //! an end at once, as most are, does not touch it. It is made only where somebody asks for them
 //! regularly, on the connection that writes; without it the answer is the same and takes a scan.
+//!
+//! Some statuses are an end in one source and none in another. The index holds these too, each under a
+//! number of its own behind the source, so that where one is an end none of them is read.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::write::{some_time, time};
 use crate::clock::Timestamp;
+use crate::ends::{Ends, Statuses};
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,52 +26,65 @@ pub struct Outstanding {
     pub first_received_at: Timestamp,
 }
 
-const INDEX: &str = "notification_outstanding";
+const INDEX: &str = "notification_open";
+
+/// The index of earlier versions, which left out what is no end everywhere.
+const FORMER: &str = "notification_outstanding";
 
 /// Makes the index, unless it is there; whether it was made. One of other words is replaced.
 ///
 /// # Errors
 /// Of SQLite.
-pub fn make_index(connection: &Connection, ends: &[&str]) -> rusqlite::Result<bool> {
-    let wanted =
-        format!("CREATE INDEX {INDEX} ON notification_row (source) WHERE {}", is_outstanding(ends));
+pub fn make_index(connection: &Connection, statuses: &Statuses) -> rusqlite::Result<bool> {
+    let wanted = format!(
+        "CREATE INDEX {INDEX} ON notification_row (source, {}) WHERE {}",
+        number(statuses),
+        may_be_open(statuses)
+    );
     let found: Option<String> = connection
         .query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [INDEX], |row| row.get(0))
         .optional()?;
-    if found.as_ref() == Some(&wanted) {
+    if found.as_ref() == Some(&wanted) && !is_there(connection, FORMER)? {
         return Ok(false);
     }
-    connection.execute_batch(&format!("DROP INDEX IF EXISTS {INDEX}; {wanted}"))?;
+    connection.execute_batch(&format!(
+        "DROP INDEX IF EXISTS {FORMER}; DROP INDEX IF EXISTS {INDEX}; {wanted}"
+    ))?;
     Ok(true)
 }
 
-/// Whether the index is there.
+/// Whether the index is there, or one that it replaces.
 ///
 /// # Errors
 /// Of SQLite.
 pub fn has_index(connection: &Connection) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1 AND type = 'index'")?
-        .exists([INDEX])
+    Ok(is_there(connection, INDEX)? || is_there(connection, FORMER)?)
 }
 
-/// How many of each source were created, or first heard of, before `since`.
+fn is_there(connection: &Connection, index: &str) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1 AND type = 'index'")?
+        .exists([index])
+}
+
+/// How many of that source were created, or first heard of, before `since`.
 ///
 /// # Errors
 /// Of SQLite.
 pub fn count_stuck(
     connection: &Connection,
-    ends: &[&str],
+    source: &str,
+    ends: &Ends,
     since: Timestamp,
-) -> rusqlite::Result<Vec<(String, i64)>> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT source, count(*) FROM notification_row
-             WHERE {} AND coalesce(created_at, first_received_at) < ?1 GROUP BY source",
-            is_outstanding(ends)
-        ))?
-        .query_map([since.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
+) -> rusqlite::Result<i64> {
+    let sql = count(ends.statuses);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let since = since.to_string();
+    numbers(ends, source)
+        .map(|number| {
+            statement.query_row(params![source, number, since], |row| row.get::<_, i64>(0))
+        })
+        .sum()
 }
 
 /// Those of `source` behind `key`, in the order of their keys, first heard of at or after `since`; at
@@ -78,72 +95,133 @@ pub fn count_stuck(
 pub fn outstanding(
     connection: &Connection,
     source: &str,
-    ends: &[&str],
+    ends: &Ends,
     (since, key): (Timestamp, i64),
     rows_max: usize,
 ) -> rusqlite::Result<Vec<Outstanding>> {
-    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
-    connection
-        .prepare_cached(&select(ends))?
-        .query_map(params![source, key, since.to_string(), rows_max], |row| {
-            Ok(Outstanding {
-                key: row.get(0)?,
-                id: row.get(1)?,
-                created_at: time(row, 2)?,
-                first_received_at: some_time(row, 3)?,
-            })
-        })?
-        .collect()
+    let limit = i64::try_from(rows_max).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(&select(ends.statuses))?;
+    let mut all = Vec::new();
+    for number in numbers(ends, source) {
+        let rows =
+            statement.query_map(params![source, number, key, since.to_string(), limit], |row| {
+                Ok(Outstanding {
+                    key: row.get(0)?,
+                    id: row.get(1)?,
+                    created_at: time(row, 2)?,
+                    first_received_at: some_time(row, 3)?,
+                })
+            })?;
+        for row in rows {
+            all.push(row?);
+        }
+    }
+    // Each number has told its first, so the first of all are right.
+    all.sort_unstable_by_key(|row| row.key);
+    all.truncate(rows_max);
+    Ok(all)
 }
 
-fn select(ends: &[&str]) -> String {
+fn select(statuses: &Statuses) -> String {
     format!(
         "SELECT key, id, created_at, first_received_at FROM notification_row
-         WHERE source = ?1 AND {} AND key > ?2 AND first_received_at >= ?3
-         ORDER BY key LIMIT ?4",
-        is_outstanding(ends)
+         WHERE source = ?1 AND {} = ?2 AND {} AND key > ?3 AND first_received_at >= ?4
+         ORDER BY key LIMIT ?5",
+        number(statuses),
+        may_be_open(statuses)
     )
 }
 
-/// The same text in index and question, or the one would not serve the other.
-fn is_outstanding(ends: &[&str]) -> String {
-    let plain = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-    assert!(ends.iter().all(plain), "an end is a plain word");
-    format!("(status IS NULL OR status NOT IN ('{}'))", ends.join("', '"))
+fn count(statuses: &Statuses) -> String {
+    format!(
+        "SELECT count(*) FROM notification_row
+         WHERE source = ?1 AND {} = ?2 AND {} AND coalesce(created_at, first_received_at) < ?3",
+        number(statuses),
+        may_be_open(statuses)
+    )
+}
+
+/// Numbers under which the index holds what has not come to an end in that source.
+fn numbers(ends: &Ends, source: &str) -> impl Iterator<Item = i64> {
+    let of_some = ends.no_ends_in(source).map(|place| place as i64 + 1);
+    std::iter::once(0).chain(of_some)
+}
+
+/// Nought of what has come to an end nowhere, and a number for each of what is an end in some sources.
+/// The same text in index and question, or the one would not serve the other; so is [`may_be_open`].
+fn number(statuses: &Statuses) -> String {
+    let mut text = String::from("CASE");
+    for (place, (status, kind)) in statuses.sometimes.iter().enumerate() {
+        let number = place + 1;
+        let (status, kind) = (plain(status), plain(kind));
+        text +=
+            &format!(" WHEN status = '{status}' AND notification_type = '{kind}' THEN {number}");
+    }
+    if statuses.sometimes.is_empty() { "0".to_owned() } else { text + " ELSE 0 END" }
+}
+
+/// Whether a notification has not come to an end in some source.
+fn may_be_open(statuses: &Statuses) -> String {
+    let words: Vec<&str> = statuses.always.iter().map(|word| plain(word)).collect();
+    format!("(status IS NULL OR status NOT IN ('{}'))", words.join("', '"))
+}
+
+fn plain(word: &'static str) -> &'static str {
+    let is_plain = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    assert!(is_plain, "a status or type that is an end is a plain word");
+    word
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::plan;
     use crate::state::tables::SCHEMA;
 
-    const ENDS: [&str; 2] = ["delivered", "a-failure"];
+    const STATUSES: Statuses =
+        Statuses { always: &["delivered", "a-failure"], sometimes: &[("sent", "sms")] };
+
+    /// In `gc` a text that is sent is at its end, in `va` it is not.
+    fn ends() -> Ends {
+        let sources = [("gc".to_owned(), true), ("va".to_owned(), false)];
+        Ends::new(&STATUSES, sources, |is_end, _| is_end)
+    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_unix_micros(0).plus_seconds(second)
     }
 
+    fn put(state: &Connection, key: i64, source: &str, status: Option<&str>, kind: Option<&str>) {
+        let sql =
+            "INSERT INTO notification_row (key, id, source, status, notification_type, receipts,
+                   duplicates, first_received_at, last_received_at)
+                   VALUES (?1, ?2, ?3, ?4, ?5, 1, 0, ?6, ?6)";
+        let id = char::from(b'a' + u8::try_from(key).unwrap() - 1).to_string();
+        state.execute(sql, params![key, id, source, status, kind, at(key).to_string()]).unwrap();
+    }
+
     fn state() -> Connection {
         let state = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
-        let rows = [
-            (1, "a", "gc", Some("delivered")),
-            (2, "b", "gc", Some("sending")),
-            (3, "c", "gc", None),
-            (4, "d", "uk", Some("created")),
-            (5, "e", "gc", Some("a-new-word")),
-            (6, "f", "gc", Some("a-failure")),
-        ];
-        for (key, id, source, status) in rows {
-            let heard = at(key).to_string();
-            let sql = "INSERT INTO notification_row (key, id, source, status, receipts, duplicates,
-                       first_received_at, last_received_at) VALUES (?1, ?2, ?3, ?4, 1, 0, ?5, ?5)";
-            state.execute(sql, params![key, id, source, status, heard]).unwrap();
+        for (key, status, kind) in [
+            (1, Some("delivered"), "sms"),
+            (2, Some("sending"), "sms"),
+            (4, Some("sent"), "sms"),
+            (5, Some("a-new-word"), "sms"),
+            (6, Some("a-failure"), "sms"),
+            (7, Some("sent"), "email"),
+        ] {
+            put(&state, key, "gc", status, Some(kind));
         }
+        put(&state, 3, "gc", None, None);
+        put(&state, 8, "va", Some("created"), Some("sms"));
+        put(&state, 9, "va", Some("sent"), Some("sms"));
+        put(&state, 10, "va", Some("pending"), Some("sms"));
+        put(&state, 11, "va", Some("sent"), None);
         state
     }
 
-    fn ids(state: &Connection, since: i64, key: i64, rows_max: usize) -> String {
-        let found = outstanding(state, "gc", &ENDS, (at(since), key), rows_max).unwrap();
+    fn ids(state: &Connection, source: &str, since: i64, key: i64, rows_max: usize) -> String {
+        let found = outstanding(state, source, &ends(), (at(since), key), rows_max).unwrap();
         found.into_iter().map(|row| row.id).collect()
     }
 
@@ -151,30 +229,83 @@ mod tests {
     fn what_has_no_end_is_found_in_order_with_the_index_and_without() {
         let state = state();
         for is_made in [false, true] {
-            assert_eq!(is_made, is_made && make_index(&state, &ENDS).unwrap());
-            assert_eq!(ids(&state, 0, 0, 9), "bce");
-            assert_eq!(ids(&state, 0, 2, 9), "ce");
-            assert_eq!(ids(&state, 3, 0, 9), "ce");
-            assert_eq!(ids(&state, 0, 0, 2), "bc");
+            assert_eq!(is_made, is_made && make_index(&state, &STATUSES).unwrap());
+            assert_eq!(ids(&state, "gc", 0, 0, 9), "bceg");
+            assert_eq!(ids(&state, "gc", 0, 2, 9), "ceg");
+            assert_eq!(ids(&state, "gc", 3, 0, 9), "ceg");
+            assert_eq!(ids(&state, "gc", 0, 0, 2), "bc");
+            assert_eq!(ids(&state, "va", 0, 0, 9), "hijk");
+            assert_eq!(ids(&state, "va", 0, 0, 2), "hi");
+            assert_eq!(ids(&state, "va", 0, 8, 2), "ij");
         }
-        assert!(!make_index(&state, &ENDS).unwrap(), "it is there");
-        assert!(make_index(&state, &["sending"]).unwrap(), "of other words");
-        assert_eq!(ids(&state, 0, 0, 9), "bce");
+        assert!(!make_index(&state, &STATUSES).unwrap(), "it is there");
+        let others = Statuses { always: &["sending"], sometimes: &[] };
+        assert!(make_index(&state, &others).unwrap(), "of other words");
+        assert_eq!(ids(&state, "gc", 0, 0, 9), "bceg");
+    }
+
+    #[test]
+    fn what_is_stuck_is_counted_by_what_is_an_end_in_its_source() {
+        let state = state();
+        for is_made in [false, true] {
+            assert_eq!(is_made, is_made && make_index(&state, &STATUSES).unwrap());
+            let count = |source, since| count_stuck(&state, source, &ends(), at(since)).unwrap();
+            assert_eq!((count("gc", 100), count("gc", 5), count("gc", 2)), (4, 2, 0));
+            assert_eq!((count("va", 100), count("va", 9), count("nobody", 100)), (4, 1, 0));
+        }
+    }
+
+    #[test]
+    fn the_index_of_an_earlier_version_is_dropped_for_the_one_of_this() {
+        let state = state();
+        let former = "CREATE INDEX notification_outstanding ON notification_row (source)
+            WHERE (status IS NULL OR status NOT IN ('sent', 'delivered', 'a-failure'))";
+        assert!(!has_index(&state).unwrap());
+        state.execute_batch(former).unwrap();
+        assert!(has_index(&state).unwrap(), "somebody asked before: it is to be replaced");
+        // Also where the one of this version is there already.
+        for _ in 0..2 {
+            assert!(make_index(&state, &STATUSES).unwrap());
+            assert!(!is_there(&state, FORMER).unwrap() && is_there(&state, INDEX).unwrap());
+            assert!(!make_index(&state, &STATUSES).unwrap());
+            assert_eq!(ids(&state, "gc", 0, 0, 9), "bceg");
+            state.execute_batch(former).unwrap();
+        }
     }
 
     #[test]
     fn with_the_index_nothing_is_scanned_and_nothing_sorted() {
         let state = state();
-        make_index(&state, &ENDS).unwrap();
-        let explain = format!("EXPLAIN QUERY PLAN {}", select(&ENDS));
-        let mut statement = state.prepare(&explain).unwrap();
-        let plan: Vec<String> = statement
-            .query_map(params!["gc", 0, "", 1], |row| row.get(3))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        let plan = plan.join("; ");
-        assert!(plan.contains(INDEX), "{plan}");
-        assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
+        make_index(&state, &STATUSES).unwrap();
+        for (sql, bounds) in [
+            (select(&STATUSES), "source=? AND <expr>=? AND rowid>?"),
+            (count(&STATUSES), "<expr>=?"),
+        ] {
+            let plan = plan(&state, &sql);
+            assert!(plan.contains(INDEX) && plan.contains(bounds), "{plan}");
+            assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+
+    #[test]
+    fn what_is_an_end_there_is_not_even_looked_at_however_much_there_is() {
+        let steps = |texts: i64| {
+            let state = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+            make_index(&state, &STATUSES).unwrap();
+            put(&state, 1, "gc", Some("sending"), Some("sms"));
+            let sql = "WITH RECURSIVE n (key) AS (SELECT 2 UNION ALL SELECT key + 1 FROM n WHERE key < ?1)
+                INSERT INTO notification_row (key, id, source, status, notification_type, receipts,
+                    duplicates, first_received_at, last_received_at)
+                SELECT key, 'n' || key, 'gc', 'sent', 'sms', 1, 0, ?2, ?2 FROM n";
+            state.execute(sql, params![texts + 1, at(2).to_string()]).unwrap();
+            let mut statement = state.prepare(&select(&STATUSES)).unwrap();
+            for number in numbers(&ends(), "gc") {
+                let mut rows =
+                    statement.query(params!["gc", number, 0, at(0).to_string(), 10]).unwrap();
+                while rows.next().unwrap().is_some() {}
+            }
+            statement.get_status(rusqlite::StatementStatus::VmStep)
+        };
+        assert_eq!(steps(10), steps(2_000));
     }
 }

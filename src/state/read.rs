@@ -20,6 +20,7 @@ use data_encoding::BASE64URL_NOPAD;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, named_params};
 
 use crate::clock::Timestamp;
+use crate::ends::Ends;
 use crate::sqlite::{self, Access, OpenError};
 
 use super::expected::{Overdue, Question, overdue};
@@ -104,8 +105,8 @@ pub struct Filter {
 /// Notifications that should have come to an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
-    /// Statuses that are ends.
-    pub ends: &'static [&'static str],
+    /// What is an end.
+    pub ends: Ends,
     /// They were created, or heard of, before this.
     pub since: Timestamp,
 }
@@ -146,7 +147,9 @@ const NOTIFICATIONS: List<NotificationRow> = List {
     matches: "(:type IS NULL OR notification_type = :type)
         AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
         AND (:open_before IS NULL OR coalesce(created_at, first_received_at) < :open_before
-            AND (status IS NULL OR status NOT IN (SELECT value FROM json_each(:ends))))",
+            AND (status IS NULL OR NOT status IN (SELECT value FROM json_each(:ends))
+                AND NOT json_array(status, notification_type, source)
+                    IN (SELECT value FROM json_each(:ends))))",
     read: NotificationRow::read,
 };
 
@@ -227,9 +230,7 @@ impl Reader {
         let mut more: Vec<(&str, &dyn ToSql)> =
             vec![(":type", notification_type), (":statuses", &statuses)];
         let (ends, open_before) = match stuck {
-            Some(Stuck { ends, since }) => {
-                (Some(serde_json::json!(ends).to_string()), Some(since.to_string()))
-            }
+            Some(Stuck { ends, since }) => (Some(ends.to_json()), Some(since.to_string())),
             None => (None, None),
         };
         more.extend([(":ends", &ends as &dyn ToSql), (":open_before", &open_before)]);

@@ -60,6 +60,21 @@ fn a_wait_ends_with_a_final_status_and_not_before() {
 }
 
 #[test]
+fn a_wait_ends_with_a_text_that_is_sent_and_not_with_an_email() {
+    let world = World::start();
+    world.hear("passport", &[receipt(1, "sent", "sms", 0), receipt(2, "sent", "email", 0)]);
+    let began = Instant::now();
+    assert_eq!(world.read(PASSPORT, &path(1, "60s"))["status"], "sent");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let mut waiting = asked(&world, PASSPORT, &path(2, "60s"));
+    let mut delivered = receipt(2, "delivered", "email", 0);
+    delivered["completed_at"] = json!("2026-11-22T00:00:07.000000Z");
+    world.hear("passport", &[delivered]);
+    let found: Value = serde_json::from_slice(&waiting.answer().body).unwrap();
+    assert_eq!(found["status"], "delivered");
+}
+
+#[test]
 fn a_wait_that_is_over_tells_what_is_known() {
     let world = World::start();
     world.hear("passport", &[receipt(1, "sending", "sms", 0)]);

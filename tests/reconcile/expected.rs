@@ -11,7 +11,7 @@ use receiptd::sqlite::{self, Access, Durability};
 use serde_json::Value;
 
 use crate::platform::{Kind, Platform, Row, Trouble, ago, id};
-use crate::support::{Setup, eventually, metric, open, receiptd, rows, run};
+use crate::support::{Setup, TOKEN, eventually, metric, open, post, receiptd, rows, run, source};
 use crate::{call_back, round, setup, setup_with, statuses};
 
 /// While no receiver runs: the app said then that it sent this.
@@ -81,6 +81,45 @@ fn stuck_is_what_has_had_no_end_for_longer_than_the_platforms_take() {
     let stuck = [(id(4), Value::from("a-new-word")), (id(1), Value::from("sending"))];
     assert_eq!(list(&setup, &["--stuck"]), stuck);
     assert_eq!(list(&setup, &["--stuck", "--status", "sending"]), stuck[1..]);
+}
+
+/// As a callback about a text message.
+fn text(row: &Row) -> String {
+    row.callback().replace("\"email\"", "\"sms\"")
+}
+
+#[test]
+fn a_text_that_is_sent_is_at_its_end_but_at_va_notify_and_an_email_nowhere() {
+    let va = source("va", "va-notify", &[("live", TOKEN)]);
+    let sources = source("passport", "govuk-notify", &[("live", TOKEN)]) + &va;
+    let setup = Setup::with_sources(&sources);
+    let server = setup.start();
+    let sent = |number| Row::new(number, "sent", 4 * 86_400);
+    call_back(&server, &sent(1).callback());
+    call_back(&server, &text(&sent(2)));
+    for body in [sent(3).callback(), text(&sent(4))] {
+        assert_eq!(server.ask(post("/callbacks/va", TOKEN, body)).status, 204);
+    }
+    server.stop();
+    for number in [1, 2] {
+        say(&setup, ago(90), &said(number, ago(60)));
+    }
+    let server = setup.start();
+    server.settled();
+    let rows = |numbers: &[usize]| -> Vec<(String, Value)> {
+        numbers.iter().map(|number| (id(*number), Value::from("sent"))).collect()
+    };
+    assert_eq!(list(&setup, &["--stuck"]), rows(&[4, 3, 1]));
+    assert_eq!(list(&setup, &["--overdue"]), rows(&[1]));
+    server.stop();
+    // It is counted by one that looks at its start.
+    let server = setup.start();
+    let counted = |name: &str, source: &str| {
+        metric(&server.metrics(), &format!("receiptd_{name}{{source=\"{source}\"}}"))
+    };
+    eventually("they are counted", || counted("expected_overdue", "passport") == Some(1.0));
+    assert_eq!(counted("stuck", "passport"), Some(1.0));
+    eventually("va's are counted", || counted("stuck", "va") == Some(2.0));
 }
 
 #[test]

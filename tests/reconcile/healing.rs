@@ -118,6 +118,22 @@ fn a_notification_that_no_page_shows_is_asked_for_by_its_id_until_it_has_come_to
 }
 
 #[test]
+fn an_email_that_is_sent_is_asked_for_by_its_id_and_a_text_that_is_sent_is_not() {
+    let (platform, setup, server) = started(Kind::Govuk);
+    let rows = [1, 2].map(|number| Row { is_listed: false, ..Row::new(number, "sent", 3_000) });
+    call_back(&server, &rows[0].callback());
+    call_back(&server, &rows[1].callback().replace("\"email\"", "\"sms\""));
+    platform.add(rows);
+    round(&server);
+    let by_id = |number| platform.asked(&format!("/v2/notifications/{}", id(number)));
+    assert!(by_id(1) > 0);
+    platform.set(1, "delivered");
+    round(&server);
+    assert_eq!(statuses(&setup), [status(1, "delivered"), status(2, "sent")]);
+    assert_eq!(by_id(2), 0);
+}
+
+#[test]
 fn what_the_platform_has_forgotten_is_asked_for_once() {
     let (platform, setup, server) = started(Kind::Gc);
     for (number, seconds) in [(1, 3_000), (2, 10)] {
