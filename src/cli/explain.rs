@@ -8,9 +8,10 @@ use super::Failure;
 use super::db::{self, unreadable};
 use super::flags::ConfigFlags;
 use super::output::{self, moment, plain};
-use super::show::{Format, not_found};
+use super::show::{Format, Unheard, not_found, unheard};
 use super::verdict::{Line, Told, Verdict, judge};
 use crate::callback::{Callback, News, Origin, Report};
+use crate::clock::Clock;
 use crate::journal;
 use crate::provider::{self, Dialect};
 use crate::state::read::{HistoryLine, NotificationRow, Reader};
@@ -20,7 +21,7 @@ use crate::state::read::{HistoryLine, NotificationRow, Reader};
 /// Reads every callback about the notification again from the journal and says of each why it won
 /// or lost: a later completed_at wins; at the same instant the status that can follow the other;
 /// an identical callback is a duplicate. Of callbacks that were pruned it says what history kept.
-/// Exits with 1 if no notification has that id.
+/// Exits with 1 if no notification has that id, or nothing was heard of it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,6 +57,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         if !state.message(source.as_deref(), id).map_err(unreadable)?.is_empty() {
             let message = format!("{} is a received text message and has no status", plain(id));
             return Err(Failure::new(Failure::NO, message).hint("`receiptd show` shows it"));
+        }
+        let now = Clock::system().now();
+        let unheard = unheard(&state, source.as_deref(), id, now).map_err(unreadable)?;
+        if !unheard.is_empty() {
+            let sentences: Vec<String> = unheard.iter().map(Unheard::sentence).collect();
+            return Err(Failure::new(Failure::NO, sentences.join("; ")).hint(
+                "there is no status to explain; `receiptd reconcile` asks the platform for it, \
+                 where the source has an upstream",
+            ));
         }
         return Err(not_found(id, source.as_deref()));
     }

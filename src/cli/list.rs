@@ -89,7 +89,7 @@ const OVERDUE: [Column<Overdue>; 6] = [
     Column { title: "id", rank: 0, text: |row| row.id.clone() },
     Column { title: "status", rank: 0, text: |row| text(row.status.as_ref()) },
     Column { title: "deadline (UTC)", rank: 1, text: |row| second(row.deadline) },
-    Column { title: "sent (UTC)", rank: 2, text: |row| second(Some(row.since)) },
+    Column { title: "app told us (UTC)", rank: 2, text: |row| second(Some(row.since)) },
     Column { title: "reference", rank: 4, text: |row| text(row.reference.as_ref()) },
     Column { title: "source", rank: 3, text: |row| row.source.clone() },
 ];

@@ -9,14 +9,18 @@ use super::Failure;
 use super::db::{self, unreadable};
 use super::flags::ConfigFlags;
 use super::output::{self, Column, Screen, moment, plain, text};
-use crate::state::read::{HistoryLine, MessageRow, NotificationRow, Reader};
+use crate::clock::{Clock, Timestamp};
+use crate::lookout::STUCK_S;
+use crate::state::read::{ExpectationRow, HistoryLine, MessageRow, NotificationRow, Reader};
 
 /// Show the state of one message and every callback about it
 ///
 /// ID is the notification's id, which the platform gave when your app sent it, or that of a
 /// received text message. Where several sources know the id, each is shown. The time line has the
 /// callbacks in the order in which they were kept, which need not be the order of what they tell:
-/// `receiptd explain ID` says why one of them won. Exits with 1 if nothing has that id.
+/// `receiptd explain ID` says why one of them won. Of a message that your app said it sent, and that
+/// nothing was heard of, it shows what your app said and whether it is overdue. Exits with 1 if
+/// nothing has that id.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -53,8 +57,56 @@ pub enum Format {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Subject {
-    Notification { notification: Box<NotificationRow>, history: Vec<HistoryLine> },
-    Message { received_message: MessageRow, history: Vec<HistoryLine> },
+    Notification {
+        notification: Box<NotificationRow>,
+        history: Vec<HistoryLine>,
+    },
+    Message {
+        received_message: MessageRow,
+        history: Vec<HistoryLine>,
+    },
+    /// With the history that every subject has.
+    Expected {
+        expected: Unheard,
+        history: [HistoryLine; 0],
+    },
+}
+
+/// What an app said it sent, and nothing was heard of.
+#[derive(Serialize)]
+pub(super) struct Unheard {
+    #[serde(flatten)]
+    said: ExpectationRow,
+    /// Whether its end should have come by now.
+    overdue: bool,
+}
+
+impl Unheard {
+    fn new(said: ExpectationRow, now: Timestamp) -> Self {
+        let overdue = due(&said) < now;
+        Self { said, overdue }
+    }
+
+    /// In a sentence.
+    pub(super) fn sentence(&self) -> String {
+        let Self { said, overdue } = self;
+        let reference = said.reference.as_ref();
+        let reference = reference.map(|text| format!(" (reference {})", plain(text)));
+        format!(
+            "nothing was heard of {}, which your app told us at {} that it sent through {}{}: {} {}",
+            plain(&said.id),
+            utc(Some(said.since)),
+            plain(&said.source),
+            reference.unwrap_or_default(),
+            if *overdue { "it has been overdue since" } else { "it is due by" },
+            utc(Some(due(said))),
+        )
+    }
+}
+
+/// When the end of it is due.
+fn due(said: &ExpectationRow) -> Timestamp {
+    said.deadline.unwrap_or_else(|| said.since.plus_seconds(STUCK_S))
 }
 
 const STATE: [Column<NotificationRow>; 19] = [
@@ -89,6 +141,16 @@ const MESSAGE: [Column<MessageRow>; 7] = [
     Column { title: "first heard of", rank: 0, text: |row| utc(Some(row.received_at)) },
 ];
 
+const EXPECTED: [Column<Unheard>; 7] = [
+    Column { title: "notification", rank: 0, text: |row| row.said.id.clone() },
+    Column { title: "source", rank: 0, text: |row| row.said.source.clone() },
+    Column { title: "status", rank: 0, text: |_| "not known: nothing was heard of it".to_owned() },
+    Column { title: "reference", rank: 0, text: |row| text(row.said.reference.as_ref()) },
+    Column { title: "app told us", rank: 0, text: |row| utc(Some(row.said.since)) },
+    Column { title: "due", rank: 0, text: |row| utc(Some(due(&row.said))) },
+    Column { title: "overdue", rank: 0, text: |row| if row.overdue { "yes" } else { "no" }.into() },
+];
+
 const TIME_LINE: [Column<HistoryLine>; 6] = [
     Column { title: "received (UTC)", rank: 0, text: |line| moment(line.received_at) },
     Column { title: "seq", rank: 1, text: |line| line.seq.to_string() },
@@ -112,7 +174,8 @@ const TIME_LINE: [Column<HistoryLine>; 6] = [
 /// If the database cannot be read, nothing has that id, or the output cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let reader = db::state(&args.flags)?;
-    let subjects = find(&reader, args.source.as_deref(), &args.id).map_err(unreadable)?;
+    let now = Clock::system().now();
+    let subjects = find(&reader, args.source.as_deref(), &args.id, now).map_err(unreadable)?;
     if subjects.is_empty() {
         return Err(not_found(&args.id, args.source.as_deref()));
     }
@@ -131,7 +194,25 @@ pub(super) fn not_found(id: &str, source: Option<&str>) -> Failure {
     )
 }
 
-fn find(reader: &Reader, source: Option<&str>, id: &str) -> rusqlite::Result<Vec<Subject>> {
+/// What an app said it sent under that id, through sources that told nothing of it.
+pub(super) fn unheard(
+    reader: &Reader,
+    source: Option<&str>,
+    id: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Unheard>> {
+    let heard = reader.notification(source, id)?;
+    let mut said = reader.expectation(source, id)?;
+    said.retain(|row| heard.iter().all(|heard| heard.source != row.source));
+    Ok(said.into_iter().map(|said| Unheard::new(said, now)).collect())
+}
+
+fn find(
+    reader: &Reader,
+    source: Option<&str>,
+    id: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<Subject>> {
     let mut subjects = Vec::new();
     for notification in reader.notification(source, id)? {
         let history = about(reader, &notification.source, id, |kind| kind != "received-message")?;
@@ -142,6 +223,9 @@ fn find(reader: &Reader, source: Option<&str>, id: &str) -> rusqlite::Result<Vec
             about(reader, &received_message.source, id, |kind| kind == "received-message")?;
         subjects.push(Subject::Message { received_message, history });
     }
+    let unheard = unheard(reader, source, id, now)?;
+    subjects
+        .extend(unheard.into_iter().map(|expected| Subject::Expected { expected, history: [] }));
     Ok(subjects)
 }
 
@@ -170,6 +254,10 @@ fn print(subjects: &[Subject], screen: Screen, out: &mut dyn Write) -> io::Resul
                 output::block(&MESSAGE, received_message, out)?;
                 history
             }
+            Subject::Expected { expected, .. } => {
+                output::block(&EXPECTED, expected, out)?;
+                continue;
+            }
         };
         writeln!(out)?;
         output::table(screen, &TIME_LINE, history, out)?;
@@ -189,6 +277,6 @@ fn number(value: Option<i64>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn utc(time: Option<crate::clock::Timestamp>) -> String {
+fn utc(time: Option<Timestamp>) -> String {
     time.map(|time| format!("{} UTC", moment(time))).unwrap_or_default()
 }

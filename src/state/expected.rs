@@ -142,7 +142,7 @@ pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Re
     let rows_max = i64::try_from(*rows_max).unwrap_or(i64::MAX);
     connection
         .prepare_cached(&format!(
-            "SELECT e.source, e.id, coalesce(n.reference, e.reference), e.deadline, e.since,
+            "SELECT e.source, e.id, coalesce(e.reference, n.reference), e.deadline, e.since,
                     n.status, e.key, n.key
              FROM expected_row AS e
              LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
@@ -432,6 +432,20 @@ mod tests {
         assert!(is_any_open(1) && !is_any_open(2), "between the second and the fourth is of va");
         let of_gc = |after| (at(after), at(2));
         assert!(!super::is_any_open(&state, "gc", &ends(), of_gc(0)).unwrap(), "it has its end");
+    }
+
+    #[test]
+    fn the_reference_is_the_one_that_the_app_said() {
+        let state = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        for row in [said(1, "a", Some("the app's"), Some(10)), said(2, "b", None, Some(10))] {
+            put_expected(&state, &row).unwrap();
+        }
+        for (key, id) in [(11, "a"), (12, "b")] {
+            heard(&state, key, id, "sending");
+        }
+        state.execute("UPDATE notification_row SET reference = 'the platform''s'", []).unwrap();
+        let found: Vec<_> = overdue_at(&state, 20).into_iter().map(|row| row.reference).collect();
+        assert_eq!(found, [Some("the app's".to_owned()), Some("the platform's".to_owned())]);
     }
 
     #[test]

@@ -28,7 +28,9 @@ use super::outbox::Owed;
 use super::outbox_ask;
 use super::tables::SCHEMA;
 
-pub use super::rows::{HistoryLine, MessageRow, NotificationRow, SourceCount, StatusCount};
+pub use super::rows::{
+    ExpectationRow, HistoryLine, MessageRow, NotificationRow, SourceCount, StatusCount,
+};
 pub use super::write::UnrecognisedRow;
 
 /// Rows in one page, at most: bounds the memory of an answer.
@@ -197,6 +199,22 @@ impl Reader {
     /// The received message with this id, of one source or of each that has one, by source.
     pub fn message(&self, source: Option<&str>, id: &str) -> rusqlite::Result<Vec<MessageRow>> {
         self.by_id(&MESSAGES, source, id)
+    }
+
+    /// What an app said of this notification, through one source or through each where one did, by
+    /// source; whether anything was heard of it or not.
+    pub fn expectation(
+        &self,
+        source: Option<&str>,
+        id: &str,
+    ) -> rusqlite::Result<Vec<ExpectationRow>> {
+        let columns = ExpectationRow::COLUMNS.join(", ");
+        let sql = format!(
+            "SELECT {columns} FROM expected WHERE id = ?1 AND (?2 IS NULL OR source = ?2)
+             ORDER BY source"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        statement.query_map((id, source), ExpectationRow::read)?.collect()
     }
 
     fn by_id<R>(&self, list: &List<R>, source: Option<&str>, id: &str) -> rusqlite::Result<Vec<R>> {
@@ -555,6 +573,7 @@ mod tests {
         assert_eq!(columns("notification"), NotificationRow::COLUMNS);
         assert_eq!(columns("received_message"), MessageRow::COLUMNS);
         assert_eq!(columns("history"), HistoryLine::COLUMNS);
+        assert_eq!(columns("expected"), ExpectationRow::COLUMNS);
         assert_eq!(columns("unrecognised"), UnrecognisedRow::COLUMNS);
     }
 
@@ -660,6 +679,25 @@ mod tests {
         );
         assert!(plan.contains("notification_by_reference (reference=? AND rowid<?)"), "{plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
+
+    #[test]
+    fn what_an_app_said_is_found_by_its_id_through_an_index() {
+        let reader = state();
+        let sql = "INSERT INTO expected_row VALUES (1, 'visa', 'n', 'r', NULL, ?1, 1, ?1, NULL),
+                   (2, 'passport', 'n', NULL, ?1, ?1, 2, ?1, NULL)";
+        reader.connection.execute(sql, [minute(1).to_string()]).unwrap();
+        let sources = |source, id| {
+            let found = reader.expectation(source, id).unwrap();
+            found.into_iter().map(|row| row.source).collect::<Vec<_>>()
+        };
+        assert_eq!(sources(None, "n"), ["passport", "visa"]);
+        assert_eq!(sources(Some("visa"), "n"), ["visa"]);
+        assert_eq!((sources(Some("other"), "n"), sources(None, "m")), (vec![], vec![]));
+        let row = &reader.expectation(Some("visa"), "n").unwrap()[0];
+        assert_eq!((row.reference.as_deref(), row.deadline), (Some("r"), None));
+        let plan = plan(&reader.connection, "SELECT since FROM expected WHERE id = ?1");
+        assert!(plan.starts_with("SEARCH") && plan.contains("(id=?)"), "{plan}");
     }
 
     #[test]

@@ -155,6 +155,36 @@ impl MessageRow {
     }
 }
 
+/// A row of the view `expected`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExpectationRow {
+    /// The label of its source.
+    pub source: String,
+    /// The provider's id.
+    pub id: String,
+    /// The app's own reference.
+    pub reference: Option<String>,
+    /// Until when the app wants to hear of its end.
+    pub deadline: Option<Timestamp>,
+    /// When the app first said that it was sent.
+    pub since: Timestamp,
+}
+
+impl ExpectationRow {
+    /// Its columns, in order.
+    pub const COLUMNS: [&str; 5] = ["source", "id", "reference", "deadline", "since"];
+
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            source: row.get(0)?,
+            id: row.get(1)?,
+            reference: row.get(2)?,
+            deadline: time(row, 3)?,
+            since: some_time(row, 4)?,
+        })
+    }
+}
+
 /// A row of the view `history`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HistoryLine {

@@ -8,10 +8,12 @@ use receiptd::journal::reader::Reader;
 use receiptd::journal::{self, Options};
 use receiptd::settle::expect;
 use receiptd::sqlite::{self, Access, Durability};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::platform::{Kind, Platform, Row, Trouble, ago, id};
-use crate::support::{Setup, TOKEN, eventually, metric, open, post, receiptd, rows, run, source};
+use crate::support::{
+    Ended, Setup, TOKEN, eventually, metric, open, post, receiptd, rows, run, source,
+};
 use crate::{call_back, round, setup, setup_with, statuses};
 
 /// While no receiver runs: the app said then that it sent this.
@@ -120,6 +122,86 @@ fn a_text_that_is_sent_is_at_its_end_but_at_va_notify_and_an_email_nowhere() {
     eventually("they are counted", || counted("expected_overdue", "passport") == Some(1.0));
     assert_eq!(counted("stuck", "passport"), Some(1.0));
     eventually("va's are counted", || counted("stuck", "va") == Some(2.0));
+}
+
+/// What a command says of that notification.
+fn tell_of(setup: &Setup, command: &str, number: usize, format: &str) -> Ended {
+    let (config, id) = (setup.write(), id(number));
+    let arguments = [command, &id, "--format", format, "--config", config.to_str().unwrap()];
+    run(&mut receiptd(setup.folder.path(), &arguments))
+}
+
+#[test]
+fn show_tells_of_what_was_only_said_and_whether_it_is_overdue() {
+    let setup = Setup::new();
+    setup.start().stop();
+    let (since, deadlines) = (ago(90), [ago(60), ago(-3_600)]);
+    say(&setup, since, &said(1, deadlines[0]));
+    say(&setup, since, &said(2, deadlines[1]));
+    say(&setup, since, &format!(r#"{{"id": "{}"}}"#, id(3)));
+    say(&setup, since, &said(4, deadlines[0]));
+    let server = setup.start();
+    server.settled();
+    call_back(&server, &Row::new(4, "sending", 100).callback());
+    let shown = |number| {
+        let ended = tell_of(&setup, "show", number, "json");
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        serde_json::from_str::<Value>(&ended.stdout).unwrap()
+    };
+    for (number, is_overdue) in [(1, true), (2, false)] {
+        let expected = json!({
+            "source": "passport", "id": id(number), "reference": format!("mine-{number}"),
+            "deadline": deadlines[number - 1], "since": since, "overdue": is_overdue,
+        });
+        assert_eq!(shown(number), json!({"expected": expected, "history": []}));
+    }
+    let without = shown(3)["expected"].clone();
+    assert_eq!((&without["deadline"], &without["overdue"]), (&Value::Null, &json!(false)));
+    assert_eq!(shown(4)["notification"]["status"], "sending", "it was heard of");
+    let text = tell_of(&setup, "show", 1, "text").stdout;
+    let status = "status        not known: nothing was heard of it";
+    for line in [status, "reference     mine-1", "overdue       yes"] {
+        assert!(text.contains(line), "{text}");
+    }
+    let due = since.plus_seconds(72 * 3_600).to_string();
+    let text = tell_of(&setup, "show", 3, "text").stdout;
+    assert!(text.contains(&format!("due           {}", &due[..10])), "{text}");
+    assert_eq!(tell_of(&setup, "show", 5, "text").code, Some(1), "nobody said so");
+}
+
+#[test]
+fn explain_says_that_nothing_was_heard_of_what_was_only_said() {
+    let setup = Setup::new();
+    setup.start().stop();
+    say(&setup, ago(90), &said(1, ago(60)));
+    say(&setup, ago(90), &said(2, ago(-3_600)));
+    let server = setup.start();
+    server.settled();
+    for (number, due) in [(1, "it has been overdue since 2"), (2, "it is due by 2")] {
+        for format in ["text", "json"] {
+            let ended = tell_of(&setup, "explain", number, format);
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+            let told = format!("nothing was heard of {}, which your app told us at", id(number));
+            for words in [&*told, &*format!("(reference mine-{number})"), due] {
+                assert!(ended.stderr.contains(words), "{ended:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_list_of_what_is_overdue_has_the_apps_reference_and_when_it_told_us() {
+    let setup = Setup::new();
+    setup.start().stop();
+    say(&setup, ago(90), &said(1, ago(60)));
+    let server = setup.start();
+    // With a reference of the platform's.
+    call_back(&server, &Row::new(1, "sending", 100).callback());
+    let config = setup.write();
+    let list = ["list", "--overdue", "--config", config.to_str().unwrap()];
+    let table = run(&mut receiptd(setup.folder.path(), &list)).stdout;
+    assert!(table.contains("app told us (UTC)") && table.contains("mine-1"), "{table}");
+    assert!(!table.contains("ref-"), "{table}");
 }
 
 #[test]
