@@ -358,7 +358,7 @@ fn what_is_owed_is_not_pruned_and_what_was_given_up_is_gone_from_the_files() {
     let ended = prune(&setup);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stdout.contains("discarded with them: 5 parked changes"), "{}", ended.stdout);
-    assert!(ended.stdout.contains("1 callbacks stay"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("1 callback stays"), "{}", ended.stdout);
     assert!(gauge(&server, "outbox_parked").abs() < 0.1);
     assert!(!is_anywhere(setup.folder.path(), "someone@"));
     assert!(is_anywhere(setup.folder.path(), "canary-of-owed"), "the control is seen");

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::Failure;
 use super::flags::ConfigFlags;
+use super::output::counted;
 use super::progress;
 use super::setup::kept;
 use crate::config::Settings;
@@ -126,11 +127,14 @@ impl Settled<'_> {
                 }
             })?;
             result?;
-            findings.say(&format!("{}: {rows} rows compared", table.name))?;
+            findings.say(&format!("{}: {} compared", table.name, counted(rows, "row")))?;
         }
         let lag = self.reader.last_seq()? - through;
         if lag > 0 {
-            findings.say(&format!("the last {lag} callbacks are not settled yet"))?;
+            findings.say(&match lag {
+                1 => "the last callback is not settled yet".to_owned(),
+                _ => format!("the last {lag} callbacks are not settled yet"),
+            })?;
         }
         Ok(())
     }

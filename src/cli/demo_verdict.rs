@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::demo_scenario::{Fate, Life, Outcome};
+use super::output::counted;
 
 /// A life that has been played.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ pub fn fate(fate: Fate) -> String {
 fn describe(outcome: &Outcome) -> String {
     let also = match outcome {
         Outcome::Notification { receipts, duplicates, .. } => {
-            format!(" ({receipts} receipts, {duplicates} repeated)")
+            format!(" ({}, {duplicates} repeated)", counted(receipts, "receipt"))
         }
         Outcome::Message { text } => format!(" ({text})"),
         Outcome::Unrecognised | Outcome::Nothing => String::new(),

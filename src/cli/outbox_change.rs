@@ -239,7 +239,7 @@ fn page(reader: &Reader, selection: &Selection, from: &Place) -> Result<Rows, Fa
 }
 
 fn changes(rows: i64) -> String {
-    if rows == 1 { "1 change".to_owned() } else { format!("{rows} changes") }
+    output::counted(rows, "change")
 }
 
 fn would(verb: &str, found: &Found, out: &mut dyn Write) -> Result<ExitCode, Failure> {

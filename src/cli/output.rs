@@ -8,6 +8,7 @@
 //! came, escaped only as JSON and CSV demand.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -72,6 +73,13 @@ pub fn done(written: io::Result<()>) -> Result<ExitCode, Failure> {
         }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// So many of something whose plural ends with `s`.
+pub fn counted(count: impl Display, noun: &str) -> String {
+    let count = count.to_string();
+    let s = if count == "1" { "" } else { "s" };
+    format!("{count} {noun}{s}")
 }
 
 /// Writes each row as one JSON object on its own line.
@@ -336,6 +344,12 @@ mod tests {
         let screen = Screen { width: Some(width), is_terminal: true };
         table(screen, &COLUMNS, rows, &mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn one_of_a_thing_is_not_said_in_the_plural() {
+        let said = ["0", "1", "2", "1,001"].map(|count| counted(count, "callback"));
+        assert_eq!(said, ["0 callbacks", "1 callback", "2 callbacks", "1,001 callbacks"]);
     }
 
     #[test]

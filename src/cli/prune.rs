@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 
 use super::flags::ConfigFlags;
+use super::output::counted;
 use super::{Failure, progress};
 use crate::api::control::{ControlFile, PRUNE_PATH};
 use crate::client::{Answer, Client, Options, Target};
@@ -92,18 +93,26 @@ fn report(order: Order, pruned: Pruned, out: &mut dyn Write) -> Result<ExitCode,
     let Pruned { callbacks, subjects, parked_changes, held_back_by_sinks, is_log_empty } = pruned;
     let _ = writeln!(
         out,
-        "pruned what arrived before {}: {callbacks} callbacks, {subjects} notifications and messages",
-        order.before
+        "pruned what arrived before {}: {}, {}",
+        order.before,
+        counted(callbacks, "callback"),
+        match subjects {
+            1 => "1 notification or message".to_owned(),
+            _ => format!("{subjects} notifications and messages"),
+        }
     );
     if parked_changes > 0 {
-        let _ = writeln!(out, "discarded with them: {parked_changes} parked changes");
+        let _ = writeln!(out, "discarded with them: {}", counted(parked_changes, "parked change"));
     }
     if held_back_by_sinks > 0 {
         let _ = writeln!(
             out,
-            "{held_back_by_sinks} callbacks stay, because a change is still owed to a sink: \
-             `receiptd stats --by sink` says to which, `receiptd outbox discard --standing any` \
-             gives it up"
+            "{}, because a change is still owed to a sink: `receiptd stats --by sink` \
+             says to which, `receiptd outbox discard --standing any` gives it up",
+            match held_back_by_sinks {
+                1 => "1 callback stays".to_owned(),
+                _ => format!("{held_back_by_sinks} callbacks stay"),
+            }
         );
     }
     if is_log_empty {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Failure;
 use super::flags::ConfigFlags;
+use super::output::counted;
 use super::progress;
 use super::setup::{check_journal_is_ahead, kept};
 use crate::config::Settings;
@@ -65,7 +66,8 @@ pub fn run(
     result?;
     writeln!(
         out,
-        "settled {callbacks} callbacks into {} in {:.1} s",
+        "settled {} into {} in {:.1} s",
+        counted(callbacks, "callback"),
         state.display(),
         started.elapsed().as_secs_f64()
     )

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output::counted;
 use super::{Failure, replay_files, replay_post};
 use crate::provider::Provider;
 use crate::replay::expect::{self, Expected};
@@ -220,10 +221,9 @@ fn in_memory(
         let seed = args.seed;
         match permute(&mut offline, fixtures.iter().copied(), seed).map_err(wrong)? {
             Verdict::One { notifications, orders } => {
-                remark_line(
-                    aside,
-                    &format!("{orders} orders of {notifications} notifications: one state each"),
-                );
+                let orders = counted(orders, "order");
+                let notifications = counted(notifications, "notification");
+                remark_line(aside, &format!("{orders} of {notifications}: one state each"));
             }
             Verdict::Two(conflict) => {
                 out.write_all(describe(&conflict, fixtures).as_bytes()).map_err(Failure::output)?;
@@ -277,9 +277,8 @@ fn compare(
         writeln!(out, "{difference}").map_err(Failure::output)?;
     }
     let verdict = match differences.len() {
-        0 => format!("{} notifications, all as expected", notifications.len()),
-        1 => "1 difference".to_owned(),
-        count => format!("{count} differences"),
+        0 => format!("{}, all as expected", counted(notifications.len(), "notification")),
+        count => counted(count, "difference"),
     };
     writeln!(out, "{verdict}").map_err(Failure::output)?;
     Ok(differences.is_empty())

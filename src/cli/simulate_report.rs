@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::junit::{Case, Failed};
-use super::output::{Screen, plain};
+use super::output::{Screen, counted, plain};
 use super::simulate::Outcome;
 use crate::callback::Kind;
 use crate::sender::Loss;
@@ -43,9 +43,9 @@ pub fn print(outcome: &Outcome, screen: Screen, out: &mut dyn Write) -> io::Resu
     lines.row(
         "sent",
         &[
-            format!("{} callbacks", grouped(report.callbacks)),
-            format!("about {} messages,", grouped(report.messages)),
-            format!("{} requests,", grouped(report.attempts)),
+            counted(grouped(report.callbacks), "callback"),
+            format!("about {},", counted(grouped(report.messages), "message")),
+            format!("{},", counted(grouped(report.attempts), "request")),
             format!("{} of them retries", grouped(report.retries)),
         ],
     )?;
@@ -73,7 +73,7 @@ pub fn print(outcome: &Outcome, screen: Screen, out: &mut dyn Write) -> io::Resu
 
 fn print_losses(report: &Report, lines: &mut Lines<'_>) -> io::Result<()> {
     let lost = report.lost_callbacks();
-    lines.row("lost", &[format!("{} callbacks", grouped(lost))])?;
+    lines.row("lost", &[counted(grouped(lost), "callback")])?;
     for (loss, lost) in &report.lost {
         lines.below(&format!("{}: {loss}", grouped(lost.callbacks)))?;
         for id in &lost.ids {
@@ -360,7 +360,10 @@ fn lost_for(report: &Report, is_of: fn(Loss) -> bool) -> Result<(), Failed> {
     let details = lost
         .iter()
         .map(|(loss, lost)| format!("{}: {loss}\n{}", lost.callbacks, lost.ids.join("\n")));
-    failed(&format!("{callbacks} callbacks lost"), details.collect::<Vec<_>>().join("\n"))
+    failed(
+        &format!("{} lost", counted(callbacks, "callback")),
+        details.collect::<Vec<_>>().join("\n"),
+    )
 }
 
 #[cfg(test)]

@@ -148,7 +148,8 @@ fn draw(screen: Screen, counts: Vec<StatusCount>, out: &mut dyn Write) -> io::Re
     let greatest = if screen.is_terminal { greatest } else { 0 };
     let rows: Vec<Bar> = counts.into_iter().map(|count| Bar { count, greatest }).collect();
     output::table(screen, &STATUSES, &rows, out)?;
-    writeln!(out, "\n{all} notifications; --by source counts everything else")
+    let all = output::counted(all, "notification");
+    writeln!(out, "\n{all}; --by source counts everything else")
 }
 
 /// A bar of whole and half characters; whatever is there at all has at least a half.
