@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn filters_are_read_and_repeat_where_they_may() {
         let found = list("status=sent&template_type=sms&status=delivered&status=sent");
-        assert_eq!(found.filter.statuses, ["sent", "delivered"]);
+        assert_eq!(found.filter.statuses, ["sent", "delivered", "received"]);
         assert_eq!(found.filter.types, ["sms"]);
         let found = list("reference=a+b%26c&reference=second&include_jobs=true");
         assert_eq!(found.filter.reference.as_deref(), Some("a b&c"));

@@ -2,8 +2,8 @@
 //!
 //! Nothing that is called back holds the text of a message, its subject, its cost or who sent it, and
 //! not every callback its template. `created_at` is when we first heard of a notification if nobody told
-//! when it was created, because clients expect a time there. `completed_at` is null unless the status is
-//! final, as on the platforms.
+//! when it was created, because clients expect a time there. `completed_at` is null until a
+//! message was sent, and a letter has the words that the platforms show for it.
 
 use serde::{Serialize, Serializer};
 
@@ -85,7 +85,7 @@ impl<'a> Notification<'a> {
         let recipient = row.recipient.as_deref();
         let kind = notification_type.as_deref();
         let if_type = |word: &str| recipient.filter(|_| kind == Some(word));
-        let status = status.as_deref().unwrap_or(words::UNTOLD);
+        let status = words::shown(status.as_deref().unwrap_or(words::UNTOLD), kind);
         Self {
             id: &row.id,
             reference: row.reference.as_deref(),

@@ -136,6 +136,45 @@ fn completed_at_is_null_until_a_message_was_sent_as_on_the_platforms() {
 }
 
 #[test]
+fn a_letter_is_shown_and_found_by_the_platforms_words_for_letters() {
+    let world = World::start();
+    let of = [
+        ("created", "letter"),
+        ("sending", "letter"),
+        ("delivered", "letter"),
+        // As the platform shows them when it is asked.
+        ("accepted", "letter"),
+        ("received", "letter"),
+        ("returned-letter", "letter"),
+        ("sending", "email"),
+        ("delivered", "email"),
+    ];
+    let receipts: Vec<Value> =
+        (0..).zip(of).map(|(at, (status, kind))| receipt(at, status, kind, at)).collect();
+    world.hear("passport", &receipts);
+    let shown = ["accepted", "accepted", "received", "accepted", "received", "returned-letter"];
+    for (at, word) in (0..).zip(shown.into_iter().chain(["sending", "delivered"])) {
+        let found = world.read(PASSPORT, &format!("/v2/notifications/{}", id(at)));
+        assert_eq!(found["status"], word, "{at}");
+        let has_ended = !["accepted", "sending"].contains(&word);
+        assert_eq!(!found["completed_at"].is_null(), has_ended, "{at}");
+    }
+    for (asked, rows) in [
+        ("accepted", &[6, 3, 1, 0][..]),
+        ("created", &[3, 0]),
+        ("sending", &[6, 3, 1]),
+        ("delivered", &[7, 4, 2]),
+        ("received", &[7, 4, 2]),
+        ("received&template_type=letter", &[4, 2]),
+        ("returned-letter", &[5]),
+        ("failed", &[5]),
+    ] {
+        let ids = world.ids(PASSPORT, &format!("/v2/notifications?status={asked}"));
+        assert_eq!(ids, rows.iter().map(|at| id(*at)).collect::<Vec<_>>(), "{asked}");
+    }
+}
+
+#[test]
 fn a_recipient_stands_where_its_type_belongs() {
     let world = World::start();
     let mut push = receipt(4, "delivered", "push", 0);
