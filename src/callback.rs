@@ -27,8 +27,10 @@ pub struct Callback {
     pub origin: Origin,
 }
 
-/// How an entry of the journal came to us; the numbers are those of its column `origin`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// How an entry of the journal came to us; the numbers are those of its column `origin`, the words those
+/// of the `history` table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// Its sender posted it.
     #[default]
@@ -60,6 +62,16 @@ impl Origin {
             2 => Self::Expected,
             3 => Self::Overdue,
             _ => Self::CalledBack,
+        }
+    }
+
+    /// The word in tables and output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CalledBack => "called-back",
+            Self::Polled => "polled",
+            Self::Expected => "expected",
+            Self::Overdue => "overdue",
         }
     }
 }
@@ -139,6 +151,12 @@ impl Fingerprint {
         last.copy_within(..8, 8);
         last[..8].fill(0);
         Self(last)
+    }
+
+    /// How an event with this fingerprint came to us. What an app says it sent, and what is overdue, is
+    /// no event.
+    pub fn origin(&self) -> Origin {
+        if self.0[..8] == [0; 8] { Origin::Polled } else { Origin::CalledBack }
     }
 }
 
@@ -266,4 +284,27 @@ pub struct ReceivedMessage {
     pub message: Option<String>,
     /// When the provider got it.
     pub date_received: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_how_its_event_came() {
+        for number in 0..1_000_u32 {
+            let bytes = number.to_be_bytes();
+            assert_eq!(Fingerprint::of(&bytes).origin(), Origin::CalledBack);
+            assert_eq!(Fingerprint::of_polled(&bytes).origin(), Origin::Polled);
+        }
+    }
+
+    #[test]
+    fn the_word_of_an_origin_is_the_one_that_json_has() {
+        for number in 0..4 {
+            let origin = Origin::from_number(number);
+            assert_eq!(origin.number(), number);
+            assert_eq!(serde_json::json!(origin), origin.as_str());
+        }
+    }
 }

@@ -64,7 +64,8 @@ pub(super) fn not_opened(error: OpenError) -> Failure {
 #[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
 pub fn unreadable(error: rusqlite::Error) -> Failure {
     let failure = Failure::new(Failure::IO, format!("failed to read the database: {error}"));
-    if error.to_string().contains("no such table") {
+    let text = error.to_string();
+    if text.contains("no such table") || text.contains("no such column") {
         return failure
             .hint("the file is of an older version: `receiptd serve` brings it up to date");
     }

@@ -1,6 +1,6 @@
 //! `receiptd explain`: why a notification has the status it has.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -99,20 +99,16 @@ fn explain(
             callbacks.entry(line.seq).or_default().push(line);
         }
     }
-    let (mut told, mut polled) = (Vec::new(), HashSet::new());
+    let mut told = Vec::new();
     for (seq, lines) in callbacks {
         match journal.at(seq)? {
             None => told.extend(lines.into_iter().map(Told::Pruned)),
-            Some(callback) => {
-                if callback.origin == Origin::Polled {
-                    polled.insert(seq);
-                }
-                told.extend(read_again(dialect, &callback, id, lines));
-            }
+            Some(callback) => told.extend(read_again(dialect, &callback, id, lines)),
         }
     }
     let mut lines = judge(told, status.as_deref(), *completed_at);
-    for line in lines.iter_mut().filter(|line| polled.contains(&line.history.seq)) {
+    let polled = Origin::Polled.as_str();
+    for line in lines.iter_mut().filter(|line| line.history.origin == polled) {
         line.why = format!("told when asked, not called back; {}", line.why);
     }
     Ok(lines)

@@ -151,14 +151,15 @@ const EXPECTED: [Column<Unheard>; 7] = [
     Column { title: "overdue", rank: 0, text: |row| if row.overdue { "yes" } else { "no" }.into() },
 ];
 
-const TIME_LINE: [Column<HistoryLine>; 6] = [
+const TIME_LINE: [Column<HistoryLine>; 7] = [
     Column { title: "received (UTC)", rank: 0, text: |line| moment(line.received_at) },
     Column { title: "seq", rank: 1, text: |line| line.seq.to_string() },
-    Column { title: "kind", rank: 3, text: |line| line.kind.clone() },
+    Column { title: "kind", rank: 4, text: |line| line.kind.clone() },
     Column { title: "told", rank: 0, text: told },
+    Column { title: "origin", rank: 2, text: |line| line.origin.clone() },
     Column {
         title: "completed (UTC)",
-        rank: 2,
+        rank: 3,
         text: |line| line.completed_at.map(moment).unwrap_or_default(),
     },
     Column {

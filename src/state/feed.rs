@@ -18,7 +18,7 @@ use super::asked::Bounds;
 use super::rows::{MessageRow, NotificationRow};
 use super::tables::{cursor, key, seq_of};
 use super::write::{some_time, time};
-use crate::callback::Kind;
+use crate::callback::{Fingerprint, Kind, Origin};
 use crate::clock::Timestamp;
 
 /// Lines of history that one step looks at.
@@ -289,6 +289,8 @@ pub struct TimeLine {
     pub received_at: Timestamp,
     /// Whether an identical one came before.
     pub duplicate: bool,
+    /// How it came.
+    pub origin: Origin,
 }
 
 /// Up to `lines_max` callbacks about a notification, the first ones first; `None` if it is not known.
@@ -308,7 +310,7 @@ pub fn time_line(
     let Some(subject) = subject else { return Ok(None) };
     connection
         .prepare_cached(
-            "SELECT seq, event, kind, status, completed_at, received_at, duplicate
+            "SELECT seq, event, kind, status, completed_at, received_at, duplicate, fingerprint
              FROM history_row INDEXED BY history_by_subject WHERE subject = ?1
              ORDER BY seq, event LIMIT ?2",
         )?
@@ -325,13 +327,14 @@ fn read_time_line(row: &Row<'_>) -> rusqlite::Result<TimeLine> {
         completed_at: time(row, 4)?,
         received_at: some_time(row, 5)?,
         duplicate: row.get(6)?,
+        origin: Fingerprint(row.get(7)?).origin(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::callback::{Fingerprint, ReceivedMessage};
+    use crate::callback::ReceivedMessage;
     use crate::sqlite;
     use crate::state::tables::{SCHEMA, set_cursor};
     use crate::state::write::{
@@ -497,6 +500,18 @@ mod tests {
         assert_eq!(of("a", "n1", 9), Some(vec![(1, false), (3, true), (5, false)]));
         assert_eq!(of("a", "n1", 2), Some(vec![(1, false), (3, true)]));
         assert_eq!((of("b", "n1", 9), of("a", "n2", 9)), (None, None));
+    }
+
+    #[test]
+    fn a_time_line_tells_how_each_came() {
+        let state = state();
+        hear(&state, "a", 1, 1, false);
+        hear(&state, "a", 2, 1, false);
+        let polled = Fingerprint::of_polled(b"asked for").0;
+        state.execute("UPDATE history_row SET fingerprint = ?1 WHERE seq = 2", [polled]).unwrap();
+        let lines = time_line(&state, "a", "n1", 9).unwrap().unwrap();
+        let origins: Vec<Origin> = lines.iter().map(|line| line.origin).collect();
+        assert_eq!(origins, [Origin::CalledBack, Origin::Polled]);
     }
 
     #[test]

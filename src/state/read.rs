@@ -403,7 +403,7 @@ mod tests {
 
     use super::*;
     use crate::callback::{
-        Fingerprint, Identity, Kind, Precedence, ReceivedMessage, Standing as Told,
+        Fingerprint, Identity, Kind, Origin, Precedence, ReceivedMessage, Standing as Told,
     };
     use crate::merge::Facts;
     use crate::state::plan;
@@ -728,6 +728,34 @@ mod tests {
         assert_eq!(kinds("n"), ["receipt"]);
         assert_eq!(reader.message(None, "text").unwrap().len(), 1);
         assert_eq!(reader.messages(&window()).unwrap().rows[0].message.as_deref(), Some("hello"));
+    }
+
+    #[test]
+    fn history_tells_how_each_came_also_what_an_earlier_version_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let write = Access::Write(sqlite::Durability::Normal);
+        let before = sqlite::Schema { migrations: &SCHEMA.migrations[..4], ..SCHEMA };
+        let reader = Reader::over(sqlite::open(&path, &before, write).unwrap());
+        for seq in 1..=2 {
+            put(&reader, seq, "passport", &format!("n-{seq}"), "sent", minute(seq));
+            put_text(&reader, seq + 2, &format!("text-{seq}"), minute(seq));
+        }
+        for table in ["history_row", "message_history_row"] {
+            let sql = format!("UPDATE {table} SET fingerprint = ?1 WHERE seq % 2 = 0");
+            let polled = Fingerprint::of_polled(b"asked for").0;
+            reader.connection.execute(&sql, [polled]).unwrap();
+        }
+        drop(reader);
+        let reader = Reader::over(sqlite::open(&path, &SCHEMA, write).unwrap());
+        let origins = |id: &str| -> Vec<String> {
+            let lines = reader.history("passport", id).unwrap();
+            lines.into_iter().map(|line| line.origin).collect()
+        };
+        let words = [Origin::CalledBack, Origin::Polled].map(Origin::as_str);
+        for kind in ["n", "text"] {
+            assert_eq!([1, 2].map(|number| origins(&format!("{kind}-{number}"))).concat(), words);
+        }
     }
 
     #[test]

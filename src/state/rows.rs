@@ -204,12 +204,23 @@ pub struct HistoryLine {
     pub received_at: Timestamp,
     /// Whether an identical one came before.
     pub duplicate: bool,
+    /// How it came: the word of its [`Origin`](crate::callback::Origin).
+    pub origin: String,
 }
 
 impl HistoryLine {
     /// Its columns, in order.
-    pub const COLUMNS: [&str; 8] =
-        ["seq", "source", "id", "kind", "status", "completed_at", "received_at", "duplicate"];
+    pub const COLUMNS: [&str; 9] = [
+        "seq",
+        "source",
+        "id",
+        "kind",
+        "status",
+        "completed_at",
+        "received_at",
+        "duplicate",
+        "origin",
+    ];
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -221,6 +232,7 @@ impl HistoryLine {
             completed_at: time(row, 5)?,
             received_at: some_time(row, 6)?,
             duplicate: row.get(7)?,
+            origin: row.get(8)?,
         })
     }
 }

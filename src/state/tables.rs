@@ -58,6 +58,20 @@ pub const SCHEMA: Schema = Schema {
             SELECT source, id, reference, deadline, since FROM expected_row;"
         ),
         super::expected::expected_overdue!(),
+        // How an event came is told by its fingerprint (`Fingerprint::origin`), so that no line of
+        // history is longer for it, and those of earlier versions tell it too.
+        "DROP VIEW history;
+        CREATE VIEW history AS
+            SELECT seq, source, id, kind, h.status AS status, h.completed_at AS completed_at,
+                   h.received_at AS received_at, duplicate,
+                   CAST(CASE substr(h.fingerprint, 1, 8) WHEN x'0000000000000000' THEN 'polled'
+                        ELSE 'called-back' END AS TEXT) AS origin
+            FROM history_row AS h JOIN notification_row AS n ON n.key = h.subject
+            UNION ALL
+            SELECT seq, source, id, kind, h.status, h.completed_at, h.received_at, duplicate,
+                   CAST(CASE substr(h.fingerprint, 1, 8) WHEN x'0000000000000000' THEN 'polled'
+                        ELSE 'called-back' END AS TEXT)
+            FROM message_history_row AS h JOIN message_row AS m ON m.key = h.subject;",
     ],
 };
 

@@ -114,6 +114,8 @@ fn what_was_told_of_a_notification_is_listed_with_its_repeats() {
     let path = format!("/v1/notifications/{}/receipts", id(1));
     let told = world.read(PASSPORT, &path);
     assert_eq!(told["has_more"], false);
+    let origins = told["receipts"].as_array().unwrap().iter().map(|line| &line["origin"]);
+    assert_eq!(origins.collect::<Vec<_>>(), ["called-back"; 4]);
     let lines: Vec<(&str, &Value, bool)> = told["receipts"]
         .as_array()
         .unwrap()

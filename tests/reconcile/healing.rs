@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use serde_json::Value;
+
 use crate::platform::{Kind, Platform, Row, SECRET, Text, WRITTEN, ago, id};
-use crate::support::{Receiptd, Setup, eventually, open, rows};
+use crate::support::{Receiptd, Setup, eventually, open, receiptd, rows, run};
 use crate::{call_back, counted, entries, round, setup, setup_with, statuses, upstream};
 
 fn started(kind: Kind) -> (Platform, Setup, Receiptd) {
@@ -131,6 +133,32 @@ fn an_email_that_is_sent_is_asked_for_by_its_id_and_a_text_that_is_sent_is_not()
     round(&server);
     assert_eq!(statuses(&setup), [status(1, "delivered"), status(2, "sent")]);
     assert_eq!(by_id(2), 0);
+}
+
+#[test]
+fn the_time_line_says_what_was_called_back_and_what_was_told_when_asked() {
+    let (platform, setup, server) = started(Kind::Govuk);
+    let row = Row::new(1, "sending", 3_000);
+    call_back(&server, &row.callback());
+    platform.add([row]);
+    platform.set(1, "delivered");
+    round(&server);
+    let sql = "SELECT status, origin FROM history ORDER BY seq";
+    assert_eq!(rows(&open(&setup.state()), sql), ["sending|called-back", "delivered|polled"]);
+    let config = setup.write();
+    let shown = |command: &str, format: &str| {
+        let id = id(1);
+        let arguments = [command, &id, "--format", format, "--config", config.to_str().unwrap()];
+        run(&mut receiptd(setup.folder.path(), &arguments)).stdout
+    };
+    let line: Value = serde_json::from_str(&shown("show", "json")).unwrap();
+    let history = line["history"].as_array().unwrap();
+    let origins: Vec<&Value> = history.iter().map(|line| &line["origin"]).collect();
+    assert_eq!(origins, ["called-back", "polled"]);
+    let table = shown("show", "text");
+    assert!(table.contains("origin") && table.contains("polled"), "{table}");
+    let why = shown("explain", "text");
+    assert_eq!(why.matches("told when asked, not called back").count(), 1, "{why}");
 }
 
 #[test]
