@@ -393,9 +393,20 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a sink with this filter is told of any change of that kind.
-    pub fn takes_any(&self, what: What) -> bool {
-        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&what))
+    /// Of which sources a sink with one of these filters is told of changes of that kind; `None` is all.
+    pub fn sources_heard<'f>(
+        filters: impl IntoIterator<Item = &'f Self>,
+        what: What,
+    ) -> Option<Vec<String>> {
+        let mut names = Vec::new();
+        for Self { sources, kinds, .. } in filters {
+            if kinds.as_ref().is_none_or(|kinds| kinds.contains(&what)) {
+                names.extend_from_slice(sources.as_ref()?);
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Some(names)
     }
 
     /// Whether a sink with this filter is told of every change of that kind from that source,
@@ -432,4 +443,28 @@ pub struct OwedTo {
     pub is_latest_only: bool,
     /// Whether it wants the callback as it came.
     pub wants_body: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_heard_that_some_sink_of_that_kind_wants() {
+        let filter = |sources: Option<&[&str]>, kinds: Option<Vec<What>>| Filter {
+            sources: sources.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            kinds,
+            statuses: None,
+        };
+        let of = |filters: &[Filter]| Filter::sources_heard(filters, What::Overdue);
+        let status_of_all = filter(None, Some(vec![What::Status]));
+        let a_and_b = filter(Some(&["b", "a"]), None);
+        let overdue_of_b = filter(Some(&["b"]), Some(vec![What::Overdue, What::Message]));
+        assert_eq!(of(&[]), Some(vec![]));
+        assert_eq!(of(std::slice::from_ref(&status_of_all)), Some(vec![]));
+        let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(of(&[status_of_all.clone(), overdue_of_b.clone()]), names(&["b"]));
+        assert_eq!(of(&[overdue_of_b, a_and_b, status_of_all]), names(&["a", "b"]));
+        assert_eq!(of(&[filter(Some(&["a"]), None), filter(None, None)]), None);
+    }
 }

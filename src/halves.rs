@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::control::Control;
 use crate::ask;
-use crate::change::{OwedTo, What};
+use crate::change::{Filter, OwedTo, What};
 use crate::clock::Clock;
 use crate::config::settings::{Credentials, Deliver, Settings, Sink, Source, Token};
 use crate::forward::forwarder::{self, Forwarder};
@@ -135,12 +135,13 @@ impl Halves {
 
     /// What looks out for what should have come.
     pub fn lookout(&self, settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Lookout {
-        let is_told = settings.sinks.iter().any(|sink| sink.filter.takes_any(What::Overdue));
+        let filters = settings.sinks.iter().map(|sink| &sink.filter);
+        let told_of = Filter::sources_heard(filters, What::Overdue);
         Lookout {
             files: self.files.clone(),
             journal: self.journal.clone(),
             settled: self.settled.clone(),
-            is_told,
+            told_of,
             on_thread: self.settler.on_thread(),
             clock: clock.clone(),
             metrics: Arc::clone(metrics),

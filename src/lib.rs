@@ -39,7 +39,7 @@
 //! |---|---|---|
 //! | [`clock`] | the only place that reads the time; a [`clock::Timestamp`] is an instant in UTC | |
 //! | [`callback`] | our nouns: callback, event, receipt, standing, precedence | I/O, providers |
-//! | [`ends`] | which statuses are ends, as a value that one room says and others ask for | I/O, providers, tables |
+//! | [`ends`] | which statuses are ends, as a value that [`provider`] fills and the state asks by | I/O, providers, tables |
 //! | [`receive`] | the front door: listener, TLS, limits, authentication, the answer table | what a callback says, but for the probe and a signature that covers the body |
 //! | [`journal`] | appends callbacks on one thread, commits many at once, notices full and failing disks | what a callback says |
 //! | [`provider`] | turns a sender's bytes into events, or says why it cannot | SQL, HTTP |
@@ -157,9 +157,9 @@
 //!
 //! # One deadline that passed
 //!
-//! An app said what it sent, and until when it wants to hear of the end. Where a sink wants it, [`lookout`]
-//! finds once a minute what has passed its deadline without one, after everything acknowledged is settled,
-//! and appends an entry for each ([`settle::say_overdue`]). Settling makes a change of the first entry about
+//! An app said what it sent, and until when it wants to hear of the end. Of sources of which a sink wants
+//! it, [`lookout`] finds once a minute what has passed its deadline without one, after everything
+//! acknowledged is settled, and appends an entry for each ([`settle::say_overdue`]). Settling makes a change of the first entry about
 //! a notification and notes that in the same transaction, so it is told once: over a crash, a rebuild and
 //! pruning too. Its key is behind everything settled before it.
 //!

@@ -5,9 +5,9 @@
 //! source last called back something was sent, and half an hour has passed. Nothing is looked up where
 //! nobody asked for it: it takes an upstream, or an app that says what it sends.
 //!
-//! Where a sink wants to hear of it, what is newly overdue goes into the journal, from where it is settled
-//! into a change ([`say_overdue`]). Before that everything acknowledged is settled: what looks overdue may
-//! have its end in the journal.
+//! Of the sources of which a sink wants to hear it, what is newly overdue goes into the journal, from where
+//! it is settled into a change ([`say_overdue`]). Before that everything acknowledged is settled: what looks
+//! overdue may have its end in the journal.
 //!
 //! It reads through a connection of its own, on a thread for work that blocks, and changes nothing but an
 //! index that it has made on the thread that writes.
@@ -55,8 +55,8 @@ pub struct Lookout {
     pub journal: Journal,
     /// How far it is settled.
     pub settled: Settled,
-    /// Whether anybody wants to be told what is overdue.
-    pub is_told: bool,
+    /// Of which sources anybody wants to be told what is overdue; `None` is all of them.
+    pub told_of: Option<Vec<String>>,
     /// To have an index made.
     pub on_thread: OnThread,
     /// The time.
@@ -70,7 +70,7 @@ impl Lookout {
     pub async fn run(self) {
         let started = self.clock.now();
         loop {
-            if self.is_told {
+            if self.told_of.as_ref().is_none_or(|sources| !sources.is_empty()) {
                 self.tell().await;
             }
             let lookout = self.clone();
@@ -107,17 +107,26 @@ impl Lookout {
     fn newly_overdue(&self) -> Result<Vec<Overdue>, Box<dyn std::error::Error + Send + Sync>> {
         let now = self.clock.now();
         let ends = ends_by(&Reader::open(&self.files[0])?)?;
-        let question = Question {
-            source: None,
-            ends: &ends,
-            now,
-            said_before: now.plus_seconds(-STUCK_S),
-            said_since: None,
-            behind: i64::MIN,
-            rows_max: OVERDUE_MAX,
-            is_new: true,
+        let state = open(&self.files[1])?;
+        let sources: Vec<Option<&str>> = match &self.told_of {
+            None => vec![None],
+            Some(names) => names.iter().map(|name| Some(name.as_str())).collect(),
         };
-        Ok(expected::overdue(&open(&self.files[1])?, &question)?)
+        let mut found = Vec::new();
+        for source in sources {
+            let question = Question {
+                source,
+                ends: &ends,
+                now,
+                said_before: now.plus_seconds(-STUCK_S),
+                said_since: None,
+                behind: i64::MIN,
+                rows_max: OVERDUE_MAX - found.len(),
+                is_new: true,
+            };
+            found.extend(expected::overdue(&state, &question)?);
+        }
+        Ok(found)
     }
 
     /// Looks once. Of what was called back before `started` nothing is known.

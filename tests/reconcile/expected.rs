@@ -311,6 +311,41 @@ fn sinks_are_told_once_what_is_overdue_though_there_is_a_restart_or_a_rebuild_be
     assert_eq!(rows(&open(&setup.journal()), sql), ["2"]);
 }
 
+#[test]
+fn of_a_source_whose_overdue_no_sink_wants_nothing_is_kept() {
+    let of = |name: &str| source(name, "gc-notify", &[("live", TOKEN)]);
+    let setup = Setup::with_sources(&(of("passport") + &of("visa")));
+    setup.start().stop();
+    for number in [1, 2] {
+        say(&setup, ago(90), &said(number, ago(60)));
+    }
+    let journal =
+        sqlite::open(&setup.journal(), &journal::SCHEMA, Access::Write(Durability::Full)).unwrap();
+    journal.execute("UPDATE callback SET source = 'visa' WHERE seq = 2", []).unwrap();
+    drop(journal);
+    // One wants it of one source, the other nothing of the kind.
+    let sink = |name: &str, filter: &str| {
+        let path = setup.path(&format!("{name}.jsonl"));
+        format!("\n[[sink]]\nname = \"{name}\"\ntype = \"file\"\npath = {path:?}\n{filter}\n")
+    };
+    let sinks = sink("app", "sources = [\"visa\"]") + &sink("all", "kinds = [\"status\"]");
+    let setup = Setup { sources: setup.sources.clone() + &sinks, ..setup };
+    let server = setup.start();
+    let told = || std::fs::read_to_string(setup.path("app.jsonl")).unwrap_or_default();
+    eventually("it is told", || told().lines().count() == 1);
+    assert!(told().contains(&id(2)), "{}", told());
+    server.stop();
+    // What was found overdue by one look is said before that look counts.
+    let server = setup.start();
+    let counted = |source: &str| {
+        metric(&server.metrics(), &format!("receiptd_expected_overdue{{source=\"{source}\"}}"))
+    };
+    let are_counted = || ["passport", "visa"].map(counted) == [Some(1.0); 2];
+    eventually("it has looked", are_counted);
+    let sql = "SELECT source FROM callback WHERE origin = 3";
+    assert_eq!(rows(&open(&setup.journal()), sql), ["visa"]);
+}
+
 /// A receiver runs for as long as it takes to hear of these.
 fn call_back_and_stop(setup: &Setup, all: &[Row]) {
     let server = setup.start();
