@@ -81,7 +81,7 @@ impl Serialize for Nothing {
 impl<'a> Notification<'a> {
     /// What is known of it, for that reader.
     pub(super) fn of(asked: &'a Asked, reader: &Reader) -> Self {
-        let Asked { row, status, notification_type, created_at } = asked;
+        let Asked { row, status, notification_type, created_at, is_polled: _ } = asked;
         let recipient = row.recipient.as_deref();
         let kind = notification_type.as_deref();
         let if_type = |word: &str| recipient.filter(|_| kind == Some(word));
@@ -107,11 +107,18 @@ impl<'a> Notification<'a> {
             created_at: *created_at,
             created_by_name: (),
             sent_at: row.sent_at,
-            completed_at: row.completed_at.filter(|_| has_completed_at(status)),
+            completed_at: completed_at(asked, status, reader.provider),
             scheduled_for: (),
             own: Own::of(asked, reader.voice()),
         }
     }
+}
+
+/// As the platform has it. Called back it tells when the row last changed, whatever the status; asked, the
+/// platform has made up its mind, but for US Notify.gov, whose answer has the same as a callback.
+fn completed_at(asked: &Asked, status: &str, provider: Provider) -> Option<Timestamp> {
+    let is_theirs = asked.is_polled && provider != Provider::UsNotify;
+    asked.row.completed_at.filter(|_| is_theirs || has_completed_at(status))
 }
 
 impl<'a> Template<'a> {
@@ -199,4 +206,54 @@ pub(super) struct Notifications<'a> {
 pub(super) struct Messages<'a> {
     pub(super) received_text_messages: Vec<Message<'a>>,
     pub(super) links: Links,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::read::NotificationRow;
+
+    fn asked(is_polled: bool) -> Asked {
+        let at = Timestamp::from_unix_micros(1);
+        let row = NotificationRow {
+            source: "passport".to_owned(),
+            id: "n".to_owned(),
+            status: None,
+            status_description: None,
+            provider_response: None,
+            reference: None,
+            recipient: None,
+            notification_type: None,
+            template_id: None,
+            template_version: None,
+            created_at: None,
+            sent_at: None,
+            completed_at: Some(at),
+            complained_at: None,
+            returned_at: None,
+            receipts: 1,
+            duplicates: 0,
+            first_received_at: at,
+            last_received_at: at,
+        };
+        let (status, notification_type) = (None, Some("email".to_owned()));
+        Asked { row, status, notification_type, created_at: at, is_polled }
+    }
+
+    #[test]
+    fn what_the_platform_told_when_asked_is_told_whatever_its_status() {
+        let is_told = |is_polled, status, provider| {
+            completed_at(&asked(is_polled), status, provider).is_some()
+        };
+        for provider in [Provider::GovukNotify, Provider::GcNotify, Provider::NotifyNl] {
+            for (status, if_called_back) in
+                [("sent", true), ("delivered", true), ("sending", false), ("a-new-word", false)]
+            {
+                assert!(is_told(true, status, provider), "{status}");
+                assert_eq!(is_told(false, status, provider), if_called_back, "{status}");
+            }
+        }
+        assert!(is_told(true, "sent", Provider::UsNotify));
+        assert!(!is_told(true, "sending", Provider::UsNotify), "it is when the row changed");
+    }
 }

@@ -22,6 +22,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use super::rows::{MessageRow, NotificationRow};
 use super::write::some_time;
+use crate::callback::{Fingerprint, Origin};
 use crate::clock::Timestamp;
 
 /// When a notification was created or, if nobody told that, first heard of.
@@ -149,6 +150,8 @@ pub struct Asked {
     pub notification_type: Option<String>,
     /// When it was created, or first heard of.
     pub created_at: Timestamp,
+    /// Whether its status was told when its platform was asked, not called back.
+    pub is_polled: bool,
 }
 
 /// Why there is no list.
@@ -171,7 +174,7 @@ pub fn notification(
     let columns = NotificationRow::COLUMNS.join(", ");
     connection
         .prepare_cached(&format!(
-            "SELECT {columns}, {STATUS}, {TYPE}, {CREATED} FROM notification_row
+            "SELECT {columns}, {STATUS}, {TYPE}, {CREATED}, fingerprint FROM notification_row
              WHERE id = ?1 AND source = ?2"
         ))?
         .query_row([id, source], read_asked)
@@ -208,7 +211,8 @@ pub fn notifications(
     }
     let columns = NotificationRow::COLUMNS.join(", ");
     let sql = format!(
-        "SELECT {columns}, {STATUS}, {TYPE}, {CREATED} FROM notification_row WHERE key = ?1"
+        "SELECT {columns}, {STATUS}, {TYPE}, {CREATED}, fingerprint FROM notification_row
+         WHERE key = ?1"
     );
     Ok(fetch(connection, &sql, newest, bounds.bytes_max, read_asked, |asked| {
         asked.row.text_bytes()
@@ -466,7 +470,10 @@ fn read_place(row: &Row<'_>) -> rusqlite::Result<Place> {
 fn read_asked(row: &Row<'_>) -> rusqlite::Result<Asked> {
     let more = NotificationRow::COLUMNS.len();
     let word = |column| row.get(column).map(|word: String| Some(word).filter(|w| !w.is_empty()));
+    let fingerprint: Option<[u8; 16]> = row.get(more + 3)?;
+    let origin = fingerprint.map(|bytes| Fingerprint(bytes).origin());
     Ok(Asked {
+        is_polled: origin == Some(Origin::Polled),
         status: word(more)?,
         notification_type: word(more + 1)?,
         created_at: some_time(row, more + 2)?,
@@ -711,6 +718,26 @@ mod tests {
         let asked = notification(&connection, "passport", "n1").unwrap().unwrap();
         assert_eq!((asked.status, asked.notification_type.as_deref()), (None, Some("email")));
         assert_eq!(asked.created_at, asked.row.first_received_at);
+    }
+
+    #[test]
+    fn it_is_told_whether_a_status_was_asked_for() {
+        let connection = filled();
+        for (id, fingerprint) in [
+            ("n1", Some(Fingerprint::of(b"x"))),
+            ("n2", Some(Fingerprint::of_polled(b"x"))),
+            ("n3", None),
+        ] {
+            let sql = "UPDATE notification_row SET fingerprint = ?2 WHERE id = ?1";
+            connection.execute(sql, params![id, fingerprint.map(|bytes| bytes.0)]).unwrap();
+        }
+        let is_polled = |id| notification(&connection, "passport", id).unwrap().unwrap().is_polled;
+        assert_eq!(["n1", "n2", "n3"].map(is_polled), [false, true, false]);
+        let all = Bounds { rows_max: 60, ..BOUNDS };
+        let rows = notifications(&connection, "passport", &Filter::default(), None, all).unwrap();
+        let polled: Vec<&str> =
+            rows.iter().filter(|row| row.is_polled).map(|row| row.row.id.as_str()).collect();
+        assert_eq!(polled, ["n2"]);
     }
 
     #[test]
