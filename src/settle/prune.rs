@@ -11,9 +11,13 @@
 //! with the callback that caused it: a change holds what its callback said.
 //!
 //! Each step is a short transaction on the one writing connection of its file ([`Hands`]), so
-//! callers wait for a step at most. A crash between steps leaves something to prune the next time.
+//! callers wait for a step at most; those on the journal's take as many rows as fit into a few
+//! milliseconds on this machine ([`Stride`]). What is left in a write-ahead log is moved beside the
+//! writer first, which then has little left to do when it cuts the log to nothing. A crash between
+//! steps leaves something to prune the next time.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -29,8 +33,14 @@ use crate::state::forget::{
 use crate::state::outbox_ask::{Touched, discard_parked, first_not_parked};
 use crate::state::tables::{self, key};
 
-/// Rows in one transaction: a few milliseconds.
+/// Rows in one transaction, at most.
 const STEP_ROWS_MAX: usize = 500;
+
+/// Rows in one transaction on the journal's connection, at least: each costs a sync.
+const STEP_ROWS_MIN: usize = 16;
+
+/// How long such a transaction is to take: callers wait for it.
+const STEP_TIME: Duration = Duration::from_millis(4);
 
 /// Bodies in one transaction, in bytes.
 const STEP_BYTES_MAX: usize = 1 << 20;
@@ -39,7 +49,7 @@ const STEP_BYTES_MAX: usize = 1 << 20;
 const CHECKPOINT_TRIES: u32 = 50;
 
 /// The pause between two tries.
-const CHECKPOINT_PAUSE: std::time::Duration = std::time::Duration::from_millis(40);
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(40);
 
 /// What to prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +100,40 @@ pub enum PruneError {
 /// Work on a file's writing connection; what it returns counts rows.
 pub type Work = Box<dyn FnOnce(&mut Connection) -> rusqlite::Result<i64> + Send>;
 
+/// How many rows the next step takes, by how long the last one took: a slow disk takes fewer.
+#[derive(Debug)]
+struct Stride(usize);
+
+impl Stride {
+    /// Nothing is known yet: a few.
+    fn new() -> Self {
+        Self(4 * STEP_ROWS_MIN)
+    }
+
+    /// The last step took so long on the writing thread.
+    fn took(&mut self, took: Duration) {
+        if took > STEP_TIME {
+            self.0 = (self.0 / 2).max(STEP_ROWS_MIN);
+        } else if took < STEP_TIME / 2 {
+            self.0 = (self.0 * 2).min(STEP_ROWS_MAX);
+        }
+    }
+
+    /// Runs work on the journal's connection and learns from the time it takes there, without that
+    /// which it waits before.
+    fn step(&mut self, hands: &mut dyn Hands, work: Work) -> Result<i64, PruneError> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let result = hands.on_journal(Box::new(move |connection| {
+            let began = Instant::now();
+            let result = work(connection);
+            let _ = tell.send(began.elapsed());
+            result
+        }));
+        told.try_iter().for_each(|took| self.took(took));
+        result
+    }
+}
+
 /// The writing connections of both files: those of a running receiver, or ones of our own.
 pub trait Hands {
     /// Runs work on the journal's.
@@ -133,19 +177,22 @@ pub fn prune(
     let held_back_by_sinks = count_between(reader.connection(), through, old)?;
     let mut pruned = Pruned { held_back_by_sinks, ..Pruned::default() };
     let from = reader.pruned_through()?;
-    while let Some(last) = fold_step(&mut reader, through, hands)? {
+    let mut stride = Stride::new();
+    while let Some(last) = fold_step(&mut reader, through, &mut stride, hands)? {
         pruned.callbacks += last.1;
         progress(last.0 - from, through - from);
     }
     pruned.parked_changes = discard_all_parked(through, order.now, hands)?;
     if !order.bodies_only {
         pruned.subjects = prune_state(order.before, through, hands)?;
-        prune_base(&reader, &state_reader, through, order.before, hands)?;
+        prune_base(&reader, &state_reader, (through, order.before), &mut stride, hands)?;
     }
     drop((reader, state_reader));
-    let journal = empty_log(|work| hands.on_journal(work))?;
-    let state = empty_log(|work| hands.on_state(work))?;
-    pruned.is_log_empty = journal && state;
+    let beside = sqlite::open(journal, &crate::journal::SCHEMA, Access::Checkpoint)?;
+    let is_journal_log_empty = empty_log(&beside, |work| hands.on_journal(work))?;
+    let beside = sqlite::open(state, &tables::SCHEMA, Access::Checkpoint)?;
+    let is_state_log_empty = empty_log(&beside, |work| hands.on_state(work))?;
+    pruned.is_log_empty = is_journal_log_empty && is_state_log_empty;
     Ok(pruned)
 }
 
@@ -210,22 +257,24 @@ fn prune_state(before: Timestamp, through: i64, hands: &mut dyn Hands) -> Result
 fn fold_step(
     reader: &mut Reader,
     through: i64,
+    stride: &mut Stride,
     hands: &mut dyn Hands,
 ) -> Result<Option<(i64, i64)>, PruneError> {
-    let callbacks = reader.after(i64::MIN, through, STEP_ROWS_MAX, STEP_BYTES_MAX)?;
+    let callbacks = reader.after(i64::MIN, through, stride.0, STEP_BYTES_MAX)?;
     let Some(last) = callbacks.last().map(|callback| callback.seq) else { return Ok(None) };
     // What a journal that was restored from an older copy has taken over from its state is settled
     // already.
     let known = reader.pruned_through()?;
     let news: Vec<_> = callbacks.into_iter().filter(|callback| callback.seq > known).collect();
     let dialects = reader.dialects()?;
-    let deleted = hands.on_journal(Box::new(move |connection| {
+    let fold: Work = Box::new(move |connection| {
         let transaction = sqlite::write_transaction(connection)?;
         super::settle(&transaction, &news, &dialects, &[])?;
         let deleted = forget(&transaction, last)?;
         transaction.commit()?;
         Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
-    }))?;
+    });
+    let deleted = stride.step(hands, fold)?;
     Ok(Some((last, deleted)))
 }
 
@@ -233,14 +282,14 @@ fn fold_step(
 fn prune_base(
     reader: &Reader,
     state: &Connection,
-    through: i64,
-    before: Timestamp,
+    (through, before): (i64, Timestamp),
+    stride: &mut Stride,
     hands: &mut dyn Hands,
 ) -> Result<(), PruneError> {
     for table in Table::ALL {
         let mut last = i64::MIN;
         loop {
-            let keys = keys_after(reader.connection(), table, last, STEP_ROWS_MAX)?;
+            let keys = keys_after(reader.connection(), table, last, stride.0)?;
             let Some(end) = keys.last() else { break };
             last = *end;
             let mut gone = Vec::new();
@@ -249,28 +298,33 @@ fn prune_base(
                     gone.push(key);
                 }
             }
-            hands.on_journal(Box::new(move |connection| {
+            if gone.is_empty() {
+                continue;
+            }
+            let forget: Work = Box::new(move |connection| {
                 let transaction = sqlite::write_transaction(connection)?;
                 for key in gone {
                     remove(&transaction, table, key)?;
                 }
                 transaction.commit().map(|()| 0)
-            }))?;
+            });
+            stride.step(hands, forget)?;
         }
     }
     hands.on_journal(Box::new(move |connection| old_unrecognised(connection, through, before)))?;
-    prune_base_of_expected(reader, state, hands)
+    prune_base_of_expected(reader, state, stride, hands)
 }
 
 /// The same of what an app said it sent.
 fn prune_base_of_expected(
     reader: &Reader,
     state: &Connection,
+    stride: &mut Stride,
     hands: &mut dyn Hands,
 ) -> Result<(), PruneError> {
     let mut last = i64::MIN;
     loop {
-        let keys = expected::keys_after(reader.connection(), last, STEP_ROWS_MAX)?;
+        let keys = expected::keys_after(reader.connection(), last, stride.0)?;
         let Some(end) = keys.last() else { return Ok(()) };
         last = *end;
         let mut gone = Vec::new();
@@ -279,11 +333,15 @@ fn prune_base_of_expected(
                 gone.push(key);
             }
         }
-        hands.on_journal(Box::new(move |connection| {
+        if gone.is_empty() {
+            continue;
+        }
+        let forget: Work = Box::new(move |connection| {
             let transaction = sqlite::write_transaction(connection)?;
             gone.into_iter().try_for_each(|key| expected::remove(&transaction, key))?;
             transaction.commit().map(|()| 0)
-        }))?;
+        });
+        stride.step(hands, forget)?;
     }
 }
 
@@ -291,11 +349,17 @@ fn prune_base_of_expected(
 /// file, but older copies of their pages still stand in the log. Whether that worked.
 ///
 /// Each try is a piece of work of its own and does not wait for readers, so that nobody waits for
-/// them on the writing thread; the pause between tries is ours.
+/// them on the writing thread; the pause between tries is ours. Most of the log is moved on a
+/// connection `beside` the writer's before, for which nobody waits.
 fn empty_log(
+    beside: &Connection,
     mut on_writer: impl FnMut(Work) -> Result<i64, PruneError>,
 ) -> Result<bool, PruneError> {
     for _ in 0..CHECKPOINT_TRIES {
+        if let Err(error) = checkpoint::run_without_waiting(beside, Mode::Passive) {
+            // To whoever holds the writing connection it is as if that had failed.
+            return on_writer(Box::new(move |_| Err(error))).map(|_| false);
+        }
         let truncate = |connection: &mut Connection| {
             checkpoint::run_without_waiting(connection, Mode::Truncate).map(i64::from)
         };
@@ -430,6 +494,35 @@ mod tests {
         drop(files.open());
         assert_eq!(prune_before(&files, 100, true).unwrap().0, pruned(2, 0));
         assert_eq!(known(&files.journal_writer()), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn a_step_that_took_long_is_followed_by_a_smaller_one_and_one_that_did_not_by_a_larger() {
+        let mut stride = Stride::new();
+        let first = stride.0;
+        stride.took(STEP_TIME * 2);
+        assert_eq!(stride.0, first / 2);
+        stride.took(STEP_TIME);
+        assert_eq!(stride.0, first / 2, "as long as it is to take");
+        stride.took(STEP_TIME / 4);
+        assert_eq!(stride.0, first);
+        for (took, bound) in [(STEP_TIME * 9, STEP_ROWS_MIN), (Duration::ZERO, STEP_ROWS_MAX)] {
+            (0..20).for_each(|_| stride.took(took));
+            assert_eq!(stride.0, bound);
+        }
+    }
+
+    #[test]
+    fn more_than_a_step_holds_is_pruned_whole_from_both_files() {
+        let ids: Vec<String> = (0..3 * STEP_ROWS_MAX).map(|n| format!("n{n}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let files = Files::settled(&ids);
+        let all = i64::try_from(ids.len()).unwrap();
+        let (done, told) = prune_before(&files, all + 1, false).unwrap();
+        assert_eq!(done, pruned(all, all));
+        assert!(told.len() > 3 && told.last() == Some(&(all, all)), "{told:?}");
+        assert_eq!(known(&state_of(&files)), [""; 0]);
+        assert_eq!(known(&files.journal_writer()), [""; 0]);
     }
 
     #[test]
