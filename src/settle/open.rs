@@ -15,6 +15,7 @@ use crate::change::OwedTo;
 use crate::clock::Clock;
 use crate::journal::{self, reader::Reader};
 use crate::sqlite::{self, Access, Durability, OpenError};
+use crate::state::epoch;
 use crate::state::tables::{SCHEMA, cursor, set_cursor};
 use crate::state::write::carry_over;
 
@@ -54,7 +55,16 @@ pub(super) fn try_open(path: &Path) -> Result<Opened, OpenError> {
     let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
     let connection = sqlite::open(path, &SCHEMA, Access::Write(Durability::Normal))?;
     let (journal_id, seq) = cursor(&connection).map_err(wrap)?;
+    begin_epoch(&connection).map_err(wrap)?;
     Ok(Opened { connection, journal_id, seq })
+}
+
+/// The one thing that is left to chance here: it is told to those who follow, and never settled.
+fn begin_epoch(connection: &Connection) -> rusqlite::Result<()> {
+    let mut key = epoch::Key::default();
+    getrandom::fill(&mut key)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    epoch::begin(connection, key, env!("CARGO_PKG_VERSION"))
 }
 
 /// Opens the state at `path` and makes sure that it and the journal at `journal` belong together;

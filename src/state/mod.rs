@@ -7,7 +7,8 @@
 //! [`mod@write`] turns what settling found into rows, [`outbox`] keeps what sinks are owed, [`outbox_ask`] is what an
 //! operator asks and does of that, [`forget`] removes what is to be pruned, [`expected`] and
 //! [`outstanding`] find what has not come to an end, [`read`] answers the operator's questions,
-//! [`asked`] those of apps, [`feed`] those of who follows what changes. None of them knows a provider or
+//! [`asked`] those of apps, [`feed`] those of who follows what changes; [`epoch`] says for how long a
+//! position there means the same. None of them knows a provider or
 //! what a status means. The same tables
 //! stand in the journal file, where they hold what pruned callbacks came to.
 
@@ -31,6 +32,8 @@ mod rows;
 pub mod read;
 
 pub mod asked;
+
+pub mod epoch;
 
 pub mod feed;
 

@@ -72,6 +72,7 @@ pub const SCHEMA: Schema = Schema {
                    CAST(CASE substr(h.fingerprint, 1, 8) WHEN x'0000000000000000' THEN 'polled'
                         ELSE 'called-back' END AS TEXT)
             FROM message_history_row AS h JOIN message_row AS m ON m.key = h.subject;",
+        super::epoch::epoch_tables!(),
     ],
 };
 
