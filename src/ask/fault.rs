@@ -43,6 +43,8 @@ pub(super) enum Fault {
     NotFound,
     /// Nothing is asked there: sending, above all.
     NoRoute,
+    /// The same, of our own paths.
+    NotHeardOf,
     /// Nothing is asked there, of our own paths.
     NoPath,
     /// All but one of our own paths are only read.
@@ -74,10 +76,17 @@ pub(super) enum Fault {
 }
 
 /// What no official client can find here, in words for whoever pointed one at us to send.
-const NO_ROUTE: &str = "Not found. receiptd answers GET /v2/notifications, GET /v2/notifications/{id} \
-    and GET /v2/received-text-messages; it does not send, so point sending at the platform's own API";
+const NO_ROUTE: &str = "There is nothing at this path; ask GET /v2/notifications, \
+    GET /v2/notifications/{id} or GET /v2/received-text-messages. receiptd does not send: send through \
+    the platform's own API";
 
-const NO_PATH: &str = "Not found. GET /v1/openapi.json describes what is asked under /v1";
+const NO_PATH: &str = "There is nothing at this path; ask GET /v1/notifications, \
+    GET /v1/notifications/{id}, GET /v1/notifications/{id}/receipts or GET /v1/events, or say \
+    POST /v1/expected. GET /v1/openapi.json describes them";
+
+/// Of what may be known later, and may never be.
+const NOT_HEARD_OF: &str = "Nothing is known of a notification with this id; if it was sent just now, ask \
+    again, or wait for it: wait=10s";
 
 /// Of a token that is not like those in GOV.UK Notify's documentation.
 const GENERAL: &str = "Invalid token: make sure your API token matches the example at \
@@ -155,8 +164,13 @@ impl Fault {
     fn says_of_us(&self) -> (StatusCode, Value) {
         let (status, error, message) = match self {
             Self::NoPath => (StatusCode::NOT_FOUND, "NotFound", NO_PATH),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only GET"),
-            Self::OnlyPost => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only POST"),
+            Self::NotHeardOf => (StatusCode::NOT_FOUND, "NoResultFound", NOT_HEARD_OF),
+            Self::Method => {
+                (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "This path is read with GET")
+            }
+            Self::OnlyPost => {
+                (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "This path is told with POST")
+            }
             Self::LongBody => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "PayloadTooLarge",

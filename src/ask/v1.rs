@@ -39,6 +39,10 @@ const DOCUMENT: &str = include_str!("openapi.json");
 
 /// The longest `wait`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// What to give instead of what is no such time.
+const NO_WAIT: &str = "wait is not a time of at most 60 seconds; give whole seconds or milliseconds with \
+    their unit, as in wait=10s or wait=500ms";
+
 
 /// Questions that wait at once.
 pub(super) const WAITING_MAX: usize = 64;
@@ -142,11 +146,11 @@ pub(super) fn whole(answer: Response<Full<Bytes>>) -> Answer {
 pub(super) fn only(query: Option<&str>, known: &[&str]) -> Result<Option<String>, Fault> {
     let mut pairs = pairs(query);
     if let Some((key, _)) = pairs.iter().find(|(key, _)| !known.contains(&key.as_str())) {
-        return Err(invalid(format!("there is no {key} here")));
+        return Err(invalid(format!("{key} means nothing here; leave it out")));
     }
     match pairs.len() {
         0 | 1 => Ok(pairs.pop().map(|(_, value)| value)),
-        _ => Err(invalid(format!("{} stands there twice", pairs[0].0))),
+        _ => Err(invalid(format!("{} is given more than once; give it once", pairs[0].0))),
     }
 }
 
@@ -166,10 +170,9 @@ async fn notification(
 ) -> Result<Response<Full<Bytes>>, Fault> {
     let Some(wait) = only(query, &["wait"])? else {
         ask.current().await?;
-        return look(ask, reader, id).await?.ok_or(Fault::NotFound).map(|row| written(&row));
+        return look(ask, reader, id).await?.ok_or(Fault::NotHeardOf).map(|row| written(&row));
     };
-    let wait = parse_wait(&wait)
-        .ok_or_else(|| invalid("wait is not like 5s or 500ms, up to 60s".to_owned()))?;
+    let wait = parse_wait(&wait).ok_or_else(|| invalid(NO_WAIT.to_owned()))?;
     let deadline = Instant::now() + wait;
     let _place = place(&ask.waiting)?;
     ask.current().await?;
@@ -178,7 +181,7 @@ async fn notification(
         let looked_at = Instant::now();
         let found = look(ask, reader, id).await?;
         let has_ended = found.as_ref().is_some_and(|row| has_ended(row, reader));
-        let answer = || found.as_ref().ok_or(Fault::NotFound).map(written);
+        let answer = || found.as_ref().ok_or(Fault::NotHeardOf).map(written);
         if has_ended || looked_at >= deadline {
             return answer();
         }
@@ -302,7 +305,7 @@ async fn receipts(
                 receipts.truncate(RECEIPTS_MAX);
                 return Ok(written(&Receipts { receipts, has_more }));
             }
-            Err(Fault::NotFound)
+            Err(Fault::NotHeardOf)
         })
         .await
 }

@@ -148,15 +148,16 @@ fn what_makes_no_sense_and_who_has_no_key_is_answered_as_under_v2() {
         (answer.status, body["errors"][0]["message"].as_str().unwrap().to_owned())
     };
     for (path, status, words) in [
-        (path(1, "soon"), 400, "wait is not like 5s"),
-        (path(1, "61s"), 400, "wait is not like 5s"),
-        (path(1, "1s&wait=2s"), 400, "wait stands there twice"),
-        (format!("{}?x=1", path(1, "")), 400, "there is no x here"),
+        (path(1, "soon"), 400, "in wait=10s or wait=500ms"),
+        (path(1, "61s"), 400, "wait is not a time of at most 60 seconds"),
+        (path(1, "1s&wait=2s"), 400, "wait is given more than once; give it once"),
+        (format!("{}?x=1", path(1, "")), 400, "x means nothing here; leave it out"),
+        (format!("{}/receipts?x=1", path(1, "")), 400, "x means nothing here; leave it out"),
         ("/v1/notifications?updated_after=soon".to_owned(), 400, "no cursor of ours"),
+        (path(9, ""), 404, "Nothing is known of a notification with this id"),
         ("/v1/notifications/".to_owned(), 404, "/v1/openapi.json"),
         ("/v1/notifications/1/2".to_owned(), 404, "/v1/openapi.json"),
         ("/v1".to_owned(), 404, "/v1/openapi.json"),
-        (path(9, ""), 404, "No result found"),
     ] {
         let (code, message) = said(&path, &token);
         assert_eq!(code, status, "{path}");
