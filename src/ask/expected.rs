@@ -10,10 +10,11 @@
 //! full is refused, so that callbacks keep their room. What is wrong is told by the name of the field,
 //! never by its value.
 
+use std::error::Error;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
@@ -50,7 +51,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Full<Bytes>>, Fault> {
     only(request.uri().query(), &[])?;
     let _place = place(&ask.saying)?;
-    let body = read(request.into_body()).await?;
+    let body = read(request.into_body(), BODY_MS_MAX).await?;
     let mut said = parse(&body)?;
     drop(body);
     if reader.provider != Provider::Ajo {
@@ -63,9 +64,13 @@ pub(super) async fn answer(
     Ok(answer)
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Fault> {
+/// The body, if it is there within `time`.
+async fn read<B>(body: B, time: Duration) -> Result<Bytes, Fault>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
     let whole = Limited::new(body, BODY_BYTES_MAX).collect();
-    match timeout(BODY_MS_MAX, whole).await {
+    match timeout(time, whole).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::LongBody),
         Ok(Err(_)) => Err(invalid("the body ended early".to_owned())),
@@ -144,7 +149,39 @@ fn text(one: &mut Map<String, Value>, key: &str) -> Result<Option<String>, Strin
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+
+    use super::super::fault::Voice;
     use super::*;
+
+    /// The body of a client that sends no more of it.
+    struct Stalled;
+
+    impl Body for Stalled {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_there_in_time_is_answered_408_and_one_that_is_there_is_read() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let slow = runtime.block_on(read(Stalled, Duration::ZERO)).unwrap_err();
+        let answer = slow.answer(Voice::Govuk);
+        assert_eq!((slow, answer.status()), (Fault::SlowBody, StatusCode::REQUEST_TIMEOUT));
+        let there = runtime.block_on(read(Full::new(Bytes::from("[]")), Duration::ZERO));
+        assert_eq!(there, Ok(Bytes::from("[]")));
+    }
 
     fn mistakes(body: &str) -> Vec<String> {
         match parse(body.as_bytes()) {

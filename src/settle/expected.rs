@@ -84,7 +84,51 @@ pub(super) fn read(body: &[u8]) -> Result<Expected, Reason> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::journal;
+    use crate::sqlite::Durability;
+
+    /// The writer is busy, and a callback has the one place in the queue.
+    #[test]
+    fn what_finds_the_queue_full_is_refused_at_once_and_kept_when_it_is_said_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = journal::Options {
+            queue_callbacks_max: 1,
+            queue_bytes_max: 1 << 20,
+            batch_callbacks_max: 8,
+            free_bytes_min: 0,
+            reserve_bytes: 0,
+            durability: Durability::Normal,
+        };
+        let path = folder.path().join("receiptd.callbacks.db");
+        let (journal, writer, telling) = journal::start(&path, options, Box::new(|_| {})).unwrap();
+        let (is_busy, busy) = mpsc::channel();
+        let (free, is_free) = mpsc::channel::<()>();
+        let held = journal.clone();
+        let holding = std::thread::spawn(move || {
+            held.on_writer(move |_| {
+                is_busy.send(()).unwrap();
+                let _ = is_free.recv();
+            })
+        });
+        busy.recv().unwrap();
+        let (source, now) = (Arc::from("passport"), Timestamp::from_unix_micros(7));
+        let first = Entry::called_back(Arc::clone(&source), now, Bytes::from("{}"));
+        let first = journal.append(first).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.spawn(telling);
+        let said = [Expected { id: "n".into(), reference: None, deadline: None }];
+        let say = || runtime.block_on(expect(&journal, &source, now, &said));
+        assert_eq!(say(), Err(Refused::QueueFull));
+        drop(free);
+        assert_eq!(runtime.block_on(first).unwrap(), Ok(1));
+        assert_eq!(say(), Ok(()));
+        holding.join().unwrap().unwrap();
+        journal.close();
+        writer.join();
+    }
 
     #[test]
     fn what_is_said_is_read_back_and_only_an_id_is_needed() {

@@ -3,9 +3,10 @@
 use std::io::Write as _;
 use std::net::TcpStream;
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, metric, open, rows};
+use crate::support::{Answer, Client, TOKEN, metric, open, post as post_to, rows};
 use crate::token::token;
 use crate::world::{Key, PASSPORT, VISA, World, id, receipt, setup};
 
@@ -165,6 +166,33 @@ fn without_room_in_the_journal_it_is_refused_and_may_be_said_again() {
     let answer = post(&world, PASSPORT, &json!({"id": id(1)}));
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     assert!(answer.text().contains("ServiceUnavailable"), "{}", answer.text());
+}
+
+/// Somebody else holds the lock of the journal, so its writer waits and the queue fills up.
+#[test]
+fn with_a_full_queue_it_is_refused_and_may_be_said_again() {
+    let setup = setup().limits("queue_callbacks_max = 1\nbatch_callbacks_max = 1");
+    let world = World::of(setup, PASSPORT);
+    world.receiver.settled();
+    let other = Connection::open(world.setup.journal()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let callback = post_to("/callbacks/passport", TOKEN, receipt(1, "sent", "sms", 0).to_string());
+    // One is being committed, one waits, and for the others there is no place.
+    let _waiting: Vec<Client> = (0..4)
+        .map(|_| {
+            let mut client = world.receiver.connect();
+            client.send(&callback);
+            client
+        })
+        .collect();
+    let answer = post(&world, PASSPORT, &json!({"id": id(1)}));
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert!(answer.text().contains("Not all of it could be kept; say it again"));
+    other.execute_batch("ROLLBACK").unwrap();
+    crate::support::eventually("room", || {
+        post(&world, PASSPORT, &json!({"id": id(1)})).status == 204
+    });
+    assert_eq!(kept(&world), [format!("passport|{}|null|null", id(1))]);
 }
 
 #[test]
