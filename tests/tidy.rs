@@ -354,9 +354,11 @@ fn answering_apps_knows_no_callback_and_no_sink() {
         "settle",
         "sqlite",
         "state::asked",
+        "state::epoch",
         "state::feed",
         "state::read",
         "state::tables",
+        "state::time_line",
         "telemetry",
     ];
     let forbidden = ["std::env", "provider::read", "callback::", "outbox", "INSERT", "UPDATE"];

@@ -1,8 +1,14 @@
 //! Changes as they happen: server-sent events.
 //!
-//! Each event is one callback that told something new, with what is known since. Its id is its position,
-//! so a client that comes back with `Last-Event-ID` goes on where it was, and misses nothing that is
-//! still kept. Without one it hears of what comes from now on.
+//! Each event is one callback that told something new, with what is known since. Its id is its cursor, so
+//! a client that comes back with `Last-Event-ID` goes on where it was, and misses nothing that is still
+//! kept; one that is refused is told to begin again, as in the feed ([`super::changed`]). Without one it
+//! hears of what comes from now on, and is told at once where that is: by the cursor of the last event
+//! before, which is the same however much others receive.
+//!
+//! Nothing else on the wire tells of others. The comment that shows a silent stream alive is sent by the
+//! time since this client was last sent something, not by whether anything was settled meanwhile; and a
+//! stream ends where the state is begun anew, because its cursors end there too.
 //!
 //! A stream reads the history in short steps, as every question does, and waits for what is settled
 //! between them: it holds no transaction. There are [`STREAMS_MAX`] of them at most. One whose client
@@ -19,15 +25,19 @@ use http_body_util::Either;
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{sleep_until, timeout};
 
+use super::changed::{Feed, LOOK_MS_MAX};
 use super::fault::Fault;
 use super::readers::Reader;
-use super::v1::{place, position};
+use super::silence::Silences;
+use super::v1::{invalid, place};
 use super::{Answer, Ask};
 use crate::state::asked::Bounds;
-use crate::state::feed::{self, Position, Step, Told};
+use crate::state::epoch::Key;
+use crate::state::feed::{self, Latest, Page, Point, Position, Told};
 
 /// Who may follow at once.
 pub(super) const STREAMS_MAX: usize = 32;
@@ -54,6 +64,10 @@ const SILENCE_MS_MAX: Duration = Duration::from_secs(15);
 /// Where the client was.
 const LAST_EVENT_ID: &str = "last-event-id";
 
+/// What to do with one that is refused.
+const BEGIN_AGAIN: &str = "Last-Event-ID is not a cursor of these events as they are now; begin again: \
+    leave out Last-Event-ID, and read what was missed with GET /v1/notifications, from its start";
+
 /// The body of an answer whose events are yet to happen.
 #[derive(Debug)]
 pub struct Stream(mpsc::Receiver<Bytes>);
@@ -78,18 +92,22 @@ pub(super) async fn answer(
 ) -> Result<Answer, Fault> {
     super::v1::only(request.uri().query(), &[])?;
     let last = request.headers().get(LAST_EVENT_ID);
-    let last = last.map(|id| position(id.to_str().unwrap_or_default(), "Last-Event-ID"));
-    let last = last.transpose()?;
+    let last = last.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     let place = place(&ask.following)?;
-    let from = match last {
-        Some(last) => last,
-        None => {
-            ask.current().await?;
-            ask.pool.ask(|state| Ok(feed::end(state)?)).await?
-        }
-    };
+    // A power cut may have taken the state back behind what was told of it.
+    ask.current().await?;
+    let (of, silences) = (Arc::clone(&reader), Arc::clone(&ask.silences));
+    let began = ask.pool.ask(move |state| {
+        let feed = Feed::of(state, &of)?;
+        let Some(last) = last else { return Ok((*feed.epoch(), None, feed::end(state)?)) };
+        let last = feed.point(state, &last)?;
+        let last = last.ok_or_else(|| invalid(BEGIN_AGAIN.to_owned()))?;
+        Ok((*feed.epoch(), Some(last), silences.end(&feed.line(true), last)))
+    });
+    let (epoch, seen, at) = began.await?;
     let (tell, told) = mpsc::channel(QUEUE_STEPS_MAX);
-    tokio::spawn(Following { ask: Arc::clone(ask), reader, at: from, tell, _place: place }.run());
+    let (ask, sent_at) = (Arc::clone(ask), Instant::now());
+    tokio::spawn(Following { ask, reader, epoch, at, sent_at, tell, _place: place }.run(seen));
     let mut answer = Response::new(Either::Right(Stream(told)));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -101,64 +119,145 @@ pub(super) async fn answer(
 struct Following {
     ask: Arc<Ask>,
     reader: Arc<Reader>,
+    /// Of the state that its positions are of.
+    epoch: Key,
     /// It has been told everything up to here.
     at: Position,
+    /// When it was last sent anything.
+    sent_at: Instant,
     tell: mpsc::Sender<Bytes>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Following {
-    /// Until the client leaves, takes nothing, or nothing more can come.
-    async fn run(mut self) {
+    /// Until the client leaves, takes nothing, or nothing more can come. `seen`: the last event that the
+    /// client was told, if it says so.
+    async fn run(mut self, seen: Option<Point>) {
         // The head goes out at once, and the client knows how soon to come back.
-        let mut is_on = self.send(format!("retry: 1000\nid: {}\n\n", self.at)).await;
+        let mut is_on = self.send("retry: 1000\n\n".to_owned()).await;
+        let seen = match seen {
+            Some(seen) => Ok(seen),
+            None => self.newest().await,
+        };
+        let Ok(mut seen) = seen else { return };
+        let id = move |feed: &Feed, _: &Connection| Ok(format!("id: {}\n\n", feed.cursor(seen)));
+        let Ok(id) = self.look(id).await else { return };
+        is_on = is_on && self.send(id).await;
         let mut settled = self.ask.settled.clone();
         while is_on && self.ask.readers().has(&self.reader) {
             let looked_at = Instant::now();
-            let (text, is_last) = match self.step().await {
-                Ok(step) => step,
-                Err(Fault::Busy | Fault::TooSlow) => {
-                    sleep_until((looked_at + RETRY_MS).into()).await;
-                    continue;
-                }
-                Err(_) => return,
-            };
+            let Ok((text, last, is_last)) = self.step(seen).await else { return };
+            seen = last;
             is_on = text.is_empty() || self.send(text).await;
             if !is_last || !is_on {
                 continue;
             }
             tokio::select! {
-                more = settled.changes() => is_on = more,
-                () = tokio::time::sleep(SILENCE_MS_MAX) => {
+                biased;
+                () = sleep_until((self.sent_at + SILENCE_MS_MAX).into()) => {
                     is_on = self.send(": nothing new\n\n".to_owned()).await;
                 }
                 () = self.tell.closed() => return,
+                more = settled.changes() => is_on = more,
             }
             sleep_until((looked_at + LOOK_MS_MIN).into()).await;
         }
     }
 
-    /// What has happened since, as it is sent, and whether that was all.
-    async fn step(&mut self) -> Result<(String, bool), Fault> {
-        let (source, at) = (Arc::clone(&self.reader.source), self.at);
-        let read = move |state: &rusqlite::Connection| {
-            let Step { found, through, is_last } = feed::events(state, &source, at, STEP)?;
-            let text: String = found.iter().map(|(at, told)| event(*at, told)).collect();
-            Ok((text, through, is_last))
+    /// Reads the feed that this is of; once more if it failed for want of time.
+    async fn look<T: Send + 'static>(
+        &self,
+        read: impl Fn(&Feed, &Connection) -> Result<T, Fault> + Clone + Send + 'static,
+    ) -> Result<T, Fault> {
+        loop {
+            let looked_at = Instant::now();
+            let (reader, epoch, read) = (Arc::clone(&self.reader), self.epoch, read.clone());
+            let read = move |state: &Connection| {
+                let feed = Feed::of(state, &reader)?;
+                // Nothing more is told of a state that is no more.
+                if *feed.epoch() == epoch { read(&feed, state) } else { Err(Fault::Stopping) }
+            };
+            match self.ask.pool.ask(read).await {
+                Err(Fault::Busy | Fault::TooSlow) => {
+                    sleep_until((looked_at + RETRY_MS).into()).await;
+                }
+                looked => return looked,
+            }
+        }
+    }
+
+    /// The last event up to where this begins; none is before the first.
+    async fn newest(&self) -> Result<Point, Fault> {
+        let (end, mut through) = (self.at, self.at);
+        loop {
+            let silences = Arc::clone(&self.ask.silences);
+            let look = move |feed: &Feed, state: &Connection| {
+                newest(state, feed, &silences, (end, through))
+            };
+            match self.look(look).await? {
+                Ok(newest) => return Ok(newest),
+                Err(looked_through) => through = looked_through,
+            }
+        }
+    }
+
+    /// What has happened since, as it is sent; the last event told then, and whether that was all.
+    async fn step(&mut self, seen: Point) -> Result<(String, Point, bool), Fault> {
+        let (at, silences) = (self.at, Arc::clone(&self.ask.silences));
+        let read = move |feed: &Feed, state: &Connection| {
+            let mut page = Page::begin(at, STEP);
+            feed::events(state, feed.view(), &mut page)?;
+            let told = page.found.iter();
+            let text: String = told.map(|(at, told)| event(&feed.cursor(*at), told)).collect();
+            let seen = page.found.last().map_or(seen, |(at, _)| *at);
+            let is_last = page.is_whole() && !page.has_more;
+            if is_last {
+                silences.note(feed.line(true), seen, page.through());
+            }
+            Ok((text, seen, page.through(), is_last))
         };
-        let (text, through, is_last) = self.ask.pool.ask(read).await?;
+        let (text, seen, through, is_last) = self.look(read).await?;
         self.at = through;
-        Ok((text, is_last))
+        Ok((text, seen, is_last))
     }
 
     /// Whether the client has room for it in time.
-    async fn send(&self, text: String) -> bool {
+    async fn send(&mut self, text: String) -> bool {
+        self.sent_at = Instant::now();
         matches!(timeout(TAKE_MS_MAX, self.tell.send(Bytes::from(text))).await, Ok(Ok(())))
     }
 }
 
+/// The last event of the feed up to `end`, looked for from `through` back; or how far back there is none.
+fn newest(
+    state: &Connection,
+    feed: &Feed,
+    silences: &Silences,
+    (end, mut through): (Position, Position),
+) -> Result<Result<Point, Position>, Fault> {
+    let (line, began) = (feed.line(true), Instant::now());
+    let (mut known, mut behind) = silences.latest(&line);
+    // It may have been pruned since, or come after this client.
+    if known.position > end || !feed.stands(state, known)? {
+        (known, behind) = Default::default();
+    }
+    while began.elapsed() < LOOK_MS_MAX {
+        let newest = match feed::latest(state, feed.view(), (behind, through))? {
+            Latest::Found(point) => point,
+            Latest::None => known,
+            Latest::Through(at) => {
+                through = at;
+                continue;
+            }
+        };
+        silences.note(line, newest, end);
+        return Ok(Ok(newest));
+    }
+    Ok(Err(through))
+}
+
 /// One event, as the standard has it: the JSON is one line.
-fn event(at: Position, told: &Told) -> String {
+fn event(at: &str, told: &Told) -> String {
     // Texts, numbers and times always serialize.
     let data = serde_json::to_string(told).unwrap_or_default();
     format!("id: {at}\nevent: {}\ndata: {data}\n\n", told.kind)

@@ -2,7 +2,7 @@
 //!
 //! The paths under `/v2` answer as the platform does, so that an unmodified official client only needs
 //! another base URL (`v2`). Those under `/v1` are our own, for what the platforms have no words for
-//! (`v1`, `events`, `expected`). All are answered on the admin listener. In the order in which a question
+//! (`v1`, `changed`, `events`, `expected`). All are answered on the admin listener. In the order in which a question
 //! passes:
 //!
 //! - `readers`: who is asking, by `token`;
@@ -60,6 +60,10 @@ mod v2;
 
 mod events;
 mod expected;
+pub mod cursor;
+mod silence;
+
+mod changed;
 mod v1;
 
 mod fault;
@@ -71,6 +75,7 @@ use pool::Pool;
 use readers::{Reader, Readers};
 
 /// How long a question waits for what was acknowledged before it to be settled.
+use silence::Silences;
 pub const SETTLED_MS_MAX: Duration = Duration::from_millis(2_000);
 
 /// As many rows as the platforms put on a page, and bytes of text after which a page ends early.
@@ -106,6 +111,8 @@ pub struct Ask {
     pool: Pool,
     /// Places of questions that wait for news.
     waiting: Arc<Semaphore>,
+    /// What those who follow need not look at again.
+    silences: Arc<Silences>,
     /// Places of those who follow events.
     following: Arc<Semaphore>,
     /// Places of those who say what they sent.
@@ -144,6 +151,7 @@ impl Ask {
             pool: Pool::new(state, settled.clone()),
             waiting: Arc::new(Semaphore::new(v1::WAITING_MAX)),
             following: Arc::new(Semaphore::new(events::STREAMS_MAX)),
+            silences: Arc::default(),
             saying: Arc::new(Semaphore::new(expected::SAYING_MAX)),
             journal,
             settled,

@@ -1,7 +1,7 @@
 //! The paths of our own: what the platforms' read API has no words for.
 //!
 //! - One notification, waited for until it has come to an end.
-//! - What has changed since a position, for whoever keeps a copy.
+//! - What has changed since, for whoever keeps a copy ([`super::changed`]).
 //! - What was told of one notification, callback by callback.
 //! - Changes as they happen ([`super::events`]).
 //! - What the app says it sent ([`super::expected`]): the one thing here that is told, not asked.
@@ -9,7 +9,6 @@
 //! The same readers, tokens and errors as under `/v2`; the JSON has the columns of the public tables.
 //! `openapi.json` describes it, and is what these paths are held to by the tests.
 
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,11 +22,11 @@ use tokio::time::{sleep_until, timeout_at};
 use super::fault::{Fault, Voice, json_answer};
 use super::query::{forms_of, pairs};
 use super::readers::Reader;
-use super::{Answer, Ask, PAGE, events, expected, written};
+use super::{Answer, Ask, changed, events, expected, written};
 use crate::provider::ends::is_end;
 use crate::state::asked;
-use crate::state::feed::{self, Position, Step, TimeLine};
 use crate::state::read::NotificationRow;
+use crate::state::time_line::{TimeLine, time_line};
 
 const NOTIFICATIONS: &str = "/v1/notifications";
 const EVENTS: &str = "/v1/events";
@@ -39,10 +38,10 @@ const DOCUMENT: &str = include_str!("openapi.json");
 
 /// The longest `wait`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// What to give instead of what is no such time.
 const NO_WAIT: &str = "wait is not a time of at most 60 seconds; give whole seconds or milliseconds with \
     their unit, as in wait=10s or wait=500ms";
-
 
 /// Questions that wait at once.
 pub(super) const WAITING_MAX: usize = 64;
@@ -132,7 +131,9 @@ async fn answer_to(
         Route::Receipts(id) => receipts(ask, &reader, id, query).await?,
         Route::Events => return events::answer(ask, reader, &request).await,
         Route::Expected => expected::answer(ask, &reader, request).await?,
-        Route::Changed | Route::OpenApi | Route::Other => changed(ask, &reader, query).await?,
+        Route::Changed | Route::OpenApi | Route::Other => {
+            changed::answer(ask, &reader, query).await?
+        }
     };
     Ok(whole(answer))
 }
@@ -234,51 +235,6 @@ fn parse_wait(text: &str) -> Option<Duration> {
     (wait <= WAIT_MAX).then_some(wait)
 }
 
-/// A notification in the feed, with where it changed last.
-#[derive(Serialize)]
-struct Changed {
-    #[serde(flatten)]
-    row: NotificationRow,
-    cursor: Position,
-}
-
-/// Some of what has changed.
-#[derive(Serialize)]
-struct Feed {
-    notifications: Vec<Changed>,
-    /// To be asked for next.
-    next: Position,
-    /// Whether there is more already.
-    has_more: bool,
-}
-
-async fn changed(
-    ask: &Ask,
-    reader: &Arc<Reader>,
-    query: Option<&str>,
-) -> Result<Response<Full<Bytes>>, Fault> {
-    let after = match only(query, &["updated_after"])? {
-        None => Position::default(),
-        Some(text) => position(&text, "updated_after")?,
-    };
-    ask.current().await?;
-    let reader = Arc::clone(reader);
-    ask.pool
-        .ask(move |state| {
-            let Step { found, through, is_last } =
-                feed::changed(state, &reader.source, after, PAGE)?;
-            let notifications =
-                found.into_iter().map(|(cursor, row)| Changed { row, cursor }).collect();
-            Ok(written(&Feed { notifications, next: through, has_more: !is_last }))
-        })
-        .await
-}
-
-/// A position that we have told.
-pub(super) fn position(text: &str, key: &str) -> Result<Position, Fault> {
-    Position::from_str(text).map_err(|_| invalid(format!("{key} is no cursor of ours")))
-}
-
 /// What was told of one notification.
 #[derive(Serialize)]
 struct Receipts {
@@ -299,7 +255,7 @@ async fn receipts(
     ask.pool
         .ask(move |state| {
             for form in forms_of(&id) {
-                let lines = feed::time_line(state, &reader.source, &form, RECEIPTS_MAX + 1)?;
+                let lines = time_line(state, &reader.source, &form, RECEIPTS_MAX + 1)?;
                 let Some(mut receipts) = lines else { continue };
                 let has_more = receipts.len() > RECEIPTS_MAX;
                 receipts.truncate(RECEIPTS_MAX);

@@ -1,86 +1,88 @@
-//! What has changed since a position in the journal, for those who follow it.
+//! What has changed since a point in the journal, for those who follow it.
 //!
 //! A callback's place in the journal never changes, and places are settled in their order. So whoever
 //! has seen everything up to a [`Position`] misses nothing by going on from there, however much is
 //! written meanwhile. Repeats change nothing and are passed over.
 //!
-//! A step reads a bounded number of lines of history, whoever they are of: where one source is silent
-//! among others that are not, a step may tell nothing and only get further.
+//! A number outlives what it stands for; a [`Point`] does not. It holds a mark of the line that stands
+//! there too, and [`stands`] says whether that line still does, of this state as it is now. Points are
+//! those of lines that were told, never of another source's: what others receive moves none.
+//!
+//! One look reads a bounded number of lines of history, whoever they are of: where one source is silent
+//! among others that are not, a look may find nothing and only get further ([`Page::through`]).
 
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::asked::Bounds;
+use super::epoch::Epoch;
+pub use super::point::{Point, Position};
 use super::rows::{MessageRow, NotificationRow};
-use super::tables::{cursor, key, seq_of};
+use super::tables::{cursor, key};
 use super::write::{some_time, time};
-use crate::callback::{Fingerprint, Kind, Origin};
+use crate::callback::{Fingerprint, Kind};
 use crate::clock::Timestamp;
 
-/// Lines of history that one step looks at.
-const LINES_MAX: i64 = 2_000;
+/// Lines of history that one look reads.
+const LINES_MAX: usize = 2_000;
 
-/// A place in the history: that of an event, in the order of the journal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(i64);
+/// What is told of notifications.
+const HISTORY: &str = "history_row";
 
-/// The most digits of a position's text: any number of so many is one.
-const DIGITS_MAX: usize = 18;
+/// What is told of messages from the public.
+const MESSAGE_HISTORY: &str = "message_history_row";
 
-impl Position {
-    fn of(seq: i64, event: i64) -> Self {
-        Self(key(seq, usize::try_from(event).unwrap_or_default()))
-    }
-
-    fn seq(self) -> i64 {
-        seq_of(self.0)
-    }
-
-    fn event(self) -> i64 {
-        self.0 - key(self.seq(), 0)
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl Serialize for Position {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// The text is no position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a position that was told before")]
-pub struct NotAPosition;
-
-impl FromStr for Position {
-    type Err = NotAPosition;
-
-    fn from_str(text: &str) -> Result<Self, NotAPosition> {
-        let is_number = text.len() <= DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = is_number.then(|| text.parse().ok()).flatten();
-        number.map(Self).ok_or(NotAPosition)
-    }
-}
-
-/// Some of what has changed.
+/// Some of what has changed, gathered look by look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step<T> {
+pub struct Page<T> {
     /// In the order of the journal.
-    pub found: Vec<(Position, T)>,
-    /// Where to go on.
-    pub through: Position,
-    /// Whether that was everything there is.
-    pub is_last: bool,
+    pub found: Vec<(Point, T)>,
+    /// Whether there is another behind these.
+    pub has_more: bool,
+    through: Position,
+    is_whole: bool,
+    bytes: usize,
+    bounds: Bounds,
+}
+
+impl<T> Page<T> {
+    /// Of what stands behind `after`.
+    pub fn begin(after: Position, bounds: Bounds) -> Self {
+        let (found, bytes) = (Vec::new(), 0);
+        Self { found, has_more: false, through: after, is_whole: false, bytes, bounds }
+    }
+
+    /// Whether it is full, or holds all there is; else the next look goes on.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// There is nothing up to here but what was found.
+    pub fn through(&self) -> Position {
+        self.through
+    }
+
+    /// Adds one with so many bytes of text; `false` if it was full without it.
+    fn add(&mut self, at: Point, one: T, bytes: usize) -> bool {
+        let is_full =
+            self.found.len() >= self.bounds.rows_max || self.bytes >= self.bounds.bytes_max;
+        if let (true, Some((last, _))) = (is_full, self.found.last()) {
+            (self.has_more, self.is_whole, self.through) = (true, true, last.position);
+            return false;
+        }
+        self.bytes += bytes;
+        self.found.push((at, one));
+        true
+    }
+
+    /// All of these lines are dealt with.
+    fn looked_at(&mut self, lines: &[Line]) {
+        self.through = lines.last().map_or(self.through, |line| line.at);
+        self.is_whole = lines.len() < LINES_MAX;
+    }
 }
 
 /// An event as it is told to those who follow: what it said, and what is known since.
@@ -113,117 +115,198 @@ struct Line {
     completed_at: Option<Timestamp>,
     received_at: Timestamp,
     duplicate: bool,
+    fingerprint: Fingerprint,
+}
+
+impl Line {
+    const COLUMNS: &str =
+        "seq, event, subject, kind, status, completed_at, received_at, duplicate, fingerprint";
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            at: Position::of(row.get(0)?, row.get(1)?),
+            subject: row.get(2)?,
+            kind: row.get(3)?,
+            status: row.get(4)?,
+            completed_at: time(row, 5)?,
+            received_at: some_time(row, 6)?,
+            duplicate: row.get(7)?,
+            fingerprint: Fingerprint(row.get(8)?),
+        })
+    }
+
+    fn is_message(&self) -> bool {
+        self.kind == Kind::ReceivedMessage.as_str()
+    }
+
+    /// What ties its number down: no other callback has both its bytes and its moment, and a version
+    /// that reads the same bytes otherwise is another.
+    fn point(&self, epoch: &Epoch) -> Point {
+        let (since, version) = epoch.settled_by(self.at.seq());
+        let mut digest = Sha256::new();
+        digest.update(since.to_be_bytes());
+        digest.update(self.received_at.unix_micros().to_be_bytes());
+        digest.update(self.fingerprint.0);
+        digest.update(self.kind.as_bytes());
+        digest.update([0]);
+        digest.update(version.as_bytes());
+        let mut mark = [0; 8];
+        mark.copy_from_slice(&digest.finalize()[..8]);
+        Point { position: self.at, mark }
+    }
 }
 
 /// Everything settled so far is at or before this.
 pub fn end(connection: &Connection) -> rusqlite::Result<Position> {
     let (_, seq) = cursor(connection)?;
-    Ok(Position(key(seq + 1, 0) - 1))
+    Ok(Position(key(seq + 1, 0)).before())
 }
 
-/// The notifications of a source that changed behind `after`, each once, where it changed last.
+/// Whether the line of that point stands there, so that what is behind it is what its holder has not
+/// seen. Before the first there is nothing to see.
+///
+/// # Errors
+/// Of SQLite only.
+pub fn stands(connection: &Connection, epoch: &Epoch, point: Point) -> rusqlite::Result<bool> {
+    if point == Point::default() {
+        return Ok(true);
+    }
+    for table in [HISTORY, MESSAGE_HISTORY] {
+        let at = [point.position.seq(), point.position.event()];
+        let line = connection.prepare_cached(&line_sql(table))?.query_row(at, Line::read);
+        if line.optional()?.is_some_and(|line| line.point(epoch) == point) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn line_sql(table: &str) -> String {
+    format!("SELECT {} FROM {table} WHERE seq = ?1 AND event = ?2", Line::COLUMNS)
+}
+
+/// The notifications of a source that changed behind what the page has gone through, each once, where
+/// it changed last: one look. Looks of one page belong into one transaction, so that each stays once.
 ///
 /// # Errors
 /// Of SQLite only.
 pub fn changed(
     connection: &Connection,
-    source: &str,
-    after: Position,
-    bounds: Bounds,
-) -> rusqlite::Result<Step<NotificationRow>> {
-    let lines = lines(connection, "history_row", after)?;
-    let mut step = Step::begun(after, &lines);
+    (epoch, source): (&Epoch, &str),
+    page: &mut Page<NotificationRow>,
+) -> rusqlite::Result<()> {
+    let lines = lines(connection, HISTORY, page.through)?;
     let mut last_of: HashMap<i64, Position> = HashMap::new();
     for line in lines.iter().filter(|line| !line.duplicate) {
         last_of.insert(line.subject, line.at);
     }
-    let mut bytes = 0;
     for line in lines.iter().filter(|line| last_of.get(&line.subject) == Some(&line.at)) {
         let Some(row) = notification(connection, source, line.subject)? else { continue };
         if changes_later(connection, line)? {
             continue;
         }
-        bytes += row.text_bytes();
-        step.found.push((line.at, row));
-        if step.is_full(bytes, bounds) {
-            step.cut(line.at, &lines);
-            break;
+        let bytes = row.text_bytes();
+        if !page.add(line.point(epoch), row, bytes) {
+            return Ok(());
         }
     }
-    Ok(step)
+    page.looked_at(&lines);
+    Ok(())
 }
 
-/// The events of a source behind `after`, of every kind.
+/// The events of a source behind what the page has gone through, of every kind: one look.
 ///
 /// # Errors
 /// Of SQLite only.
 pub fn events(
     connection: &Connection,
-    source: &str,
-    after: Position,
-    bounds: Bounds,
-) -> rusqlite::Result<Step<Told>> {
-    let mut all = lines(connection, "history_row", after)?;
-    all.extend(lines(connection, "message_history_row", after)?);
+    (epoch, source): (&Epoch, &str),
+    page: &mut Page<Told>,
+) -> rusqlite::Result<()> {
+    let mut all = lines(connection, HISTORY, page.through)?;
+    all.extend(lines(connection, MESSAGE_HISTORY, page.through)?);
     all.sort_unstable_by_key(|line| line.at);
     // Each table has told its first lines, so the first of both together are right.
-    all.truncate(usize::try_from(LINES_MAX).unwrap_or(usize::MAX));
-    let mut step = Step::begun(after, &all);
-    let mut bytes = 0;
+    all.truncate(LINES_MAX);
     for line in all.iter().filter(|line| !line.duplicate) {
         let Some(told) = told(connection, source, line)? else { continue };
-        bytes += told.notification.as_ref().map_or(0, NotificationRow::text_bytes)
+        let bytes = told.notification.as_ref().map_or(0, NotificationRow::text_bytes)
             + told.message.as_ref().map_or(0, MessageRow::text_bytes);
-        step.found.push((line.at, told));
-        if step.is_full(bytes, bounds) {
-            step.cut(line.at, &all);
-            break;
+        if !page.add(line.point(epoch), told, bytes) {
+            return Ok(());
         }
     }
-    Ok(step)
+    page.looked_at(&all);
+    Ok(())
 }
 
-impl<T> Step<T> {
-    /// Nothing found yet; it goes as far as the lines do.
-    fn begun(after: Position, lines: &[Line]) -> Self {
-        let through = lines.last().map_or(after, |line| line.at);
-        let is_last = i64::try_from(lines.len()).is_ok_and(|count| count < LINES_MAX);
-        Self { found: Vec::new(), through, is_last }
-    }
+/// How far a look back for the newest event of a source has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latest {
+    /// It is that one.
+    Found(Point),
+    /// It is at or before this.
+    Through(Position),
+    /// There is none behind where the look was to end.
+    None,
+}
 
-    fn is_full(&self, bytes: usize, bounds: Bounds) -> bool {
-        self.found.len() >= bounds.rows_max || bytes >= bounds.bytes_max
+/// The newest event of a source behind `behind` and not behind `through`, of every kind: one look back.
+///
+/// # Errors
+/// Of SQLite only.
+pub fn latest(
+    connection: &Connection,
+    (epoch, source): (&Epoch, &str),
+    (behind, through): (Position, Position),
+) -> rusqlite::Result<Latest> {
+    let mut all = Vec::new();
+    for table in [HISTORY, MESSAGE_HISTORY] {
+        let range = [behind.seq(), behind.event(), through.seq(), through.event()];
+        let mut statement = connection.prepare_cached(&lines_back_sql(table))?;
+        let lines = statement.query_map(range, Line::read)?;
+        all.extend(lines.collect::<rusqlite::Result<Vec<_>>>()?);
     }
-
-    /// Ends it there.
-    fn cut(&mut self, at: Position, lines: &[Line]) {
-        self.is_last &= lines.last().is_none_or(|last| last.at == at);
-        self.through = at;
+    all.sort_unstable_by_key(|line| std::cmp::Reverse(line.at));
+    all.truncate(LINES_MAX);
+    for line in all.iter().filter(|line| !line.duplicate) {
+        if is_of(connection, source, line)? {
+            return Ok(Latest::Found(line.point(epoch)));
+        }
     }
+    let first = all.last().filter(|_| all.len() == LINES_MAX);
+    Ok(first.map_or(Latest::None, |line| Latest::Through(line.at.before())))
 }
 
 fn lines(connection: &Connection, table: &str, after: Position) -> rusqlite::Result<Vec<Line>> {
     connection
         .prepare_cached(&lines_sql(table))?
-        .query_map([after.seq(), after.event(), LINES_MAX], |row| {
-            Ok(Line {
-                at: Position::of(row.get(0)?, row.get(1)?),
-                subject: row.get(2)?,
-                kind: row.get(3)?,
-                status: row.get(4)?,
-                completed_at: time(row, 5)?,
-                received_at: some_time(row, 6)?,
-                duplicate: row.get(7)?,
-            })
-        })?
+        .query_map([after.seq(), after.event()], Line::read)?
         .collect()
 }
 
 fn lines_sql(table: &str) -> String {
     format!(
-        "SELECT seq, event, subject, kind, status, completed_at, received_at, duplicate
-         FROM {table} WHERE (seq, event) > (?1, ?2) ORDER BY seq, event LIMIT ?3"
+        "SELECT {} FROM {table} WHERE (seq, event) > (?1, ?2)
+         ORDER BY seq, event LIMIT {LINES_MAX}",
+        Line::COLUMNS
     )
+}
+
+fn lines_back_sql(table: &str) -> String {
+    format!(
+        "SELECT {} FROM {table} WHERE (seq, event) > (?1, ?2) AND (seq, event) <= (?3, ?4)
+         ORDER BY seq DESC, event DESC LIMIT {LINES_MAX}",
+        Line::COLUMNS
+    )
+}
+
+/// Whether it is told to that source.
+fn is_of(connection: &Connection, source: &str, line: &Line) -> rusqlite::Result<bool> {
+    let table = if line.is_message() { "message_row" } else { "notification_row" };
+    connection
+        .prepare_cached(&format!("SELECT 1 FROM {table} WHERE key = ?1 AND source = ?2"))?
+        .exists((line.subject, source))
 }
 
 /// Whether there is news of that subject behind the line.
@@ -256,7 +339,7 @@ fn message(
 
 fn told(connection: &Connection, source: &str, line: &Line) -> rusqlite::Result<Option<Told>> {
     let (mut notification_row, mut message_row) = (None, None);
-    let id = if line.kind == Kind::ReceivedMessage.as_str() {
+    let id = if line.is_message() {
         message_row = message(connection, source, line.subject)?;
         message_row.as_ref().map(|row| row.id.clone())
     } else {
@@ -274,69 +357,14 @@ fn told(connection: &Connection, source: &str, line: &Line) -> rusqlite::Result<
     }))
 }
 
-/// One line of what is known of a notification, in the order of the journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TimeLine {
-    /// Its place.
-    pub position: Position,
-    /// What kind of news.
-    pub kind: String,
-    /// The status it told, if any.
-    pub status: Option<String>,
-    /// When that was reached, as the sender tells.
-    pub completed_at: Option<Timestamp>,
-    /// When the callback arrived.
-    pub received_at: Timestamp,
-    /// Whether an identical one came before.
-    pub duplicate: bool,
-    /// How it came.
-    pub origin: Origin,
-}
-
-/// Up to `lines_max` callbacks about a notification, the first ones first; `None` if it is not known.
-///
-/// # Errors
-/// Of SQLite only.
-pub fn time_line(
-    connection: &Connection,
-    source: &str,
-    id: &str,
-    lines_max: usize,
-) -> rusqlite::Result<Option<Vec<TimeLine>>> {
-    let subject: Option<i64> = connection
-        .prepare_cached("SELECT key FROM notification_row WHERE id = ?1 AND source = ?2")?
-        .query_row([id, source], |row| row.get(0))
-        .optional()?;
-    let Some(subject) = subject else { return Ok(None) };
-    connection
-        .prepare_cached(
-            "SELECT seq, event, kind, status, completed_at, received_at, duplicate, fingerprint
-             FROM history_row INDEXED BY history_by_subject WHERE subject = ?1
-             ORDER BY seq, event LIMIT ?2",
-        )?
-        .query_map([subject, i64::try_from(lines_max).unwrap_or(i64::MAX)], read_time_line)?
-        .collect::<rusqlite::Result<Vec<_>>>()
-        .map(Some)
-}
-
-fn read_time_line(row: &Row<'_>) -> rusqlite::Result<TimeLine> {
-    Ok(TimeLine {
-        position: Position::of(row.get(0)?, row.get(1)?),
-        kind: row.get(2)?,
-        status: row.get(3)?,
-        completed_at: time(row, 4)?,
-        received_at: some_time(row, 5)?,
-        duplicate: row.get(6)?,
-        origin: Fingerprint(row.get(7)?).origin(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::callback::ReceivedMessage;
     use crate::sqlite;
+    use crate::state::epoch;
     use crate::state::tables::{SCHEMA, set_cursor};
+    use crate::state::time_line::time_line;
     use crate::state::write::{
         HistoryRow, Message, Notification, add_history, put_message, put_notification,
     };
@@ -348,7 +376,13 @@ mod tests {
     }
 
     fn state() -> Connection {
-        sqlite::open_in_memory(&SCHEMA).unwrap()
+        let state = sqlite::open_in_memory(&SCHEMA).unwrap();
+        epoch::begin(&state, [7; 32], "1.0.0").unwrap();
+        state
+    }
+
+    fn epoch_of(state: &Connection) -> Epoch {
+        Epoch::of(state).unwrap().unwrap()
     }
 
     fn line(state: &Connection, seq: i64, subject: i64, kind: Kind, duplicate: bool) {
@@ -395,16 +429,25 @@ mod tests {
         line(state, seq, seq, Kind::ReceivedMessage, false);
     }
 
-    /// Each change as its position in the journal and its id, step by step from `after`.
+    /// A page, and how many looks it took.
+    fn page(state: &Connection, after: Position) -> (Page<NotificationRow>, usize) {
+        let (epoch, mut page, mut looks) = (epoch_of(state), Page::begin(after, BOUNDS), 0);
+        while !page.is_whole() {
+            changed(state, (&epoch, "a"), &mut page).unwrap();
+            looks += 1;
+        }
+        assert!(page.found.len() <= BOUNDS.rows_max && page.through() >= after);
+        (page, looks)
+    }
+
+    /// Each change as its position in the journal and its id, page by page from `after`.
     fn follow(state: &Connection, mut after: Position) -> (Vec<(i64, String)>, Position) {
         let mut seen = Vec::new();
         loop {
-            let step = changed(state, "a", after, BOUNDS).unwrap();
-            assert!(step.found.len() <= BOUNDS.rows_max);
-            assert!(step.through >= after);
-            seen.extend(step.found.iter().map(|(at, row)| (at.seq(), row.id.clone())));
-            after = step.through.to_string().parse().unwrap();
-            if step.is_last {
+            let (page, _) = page(state, after);
+            seen.extend(page.found.iter().map(|(at, row)| (at.position.seq(), row.id.clone())));
+            after = page.found.last().map_or(after, |(at, _)| at.position);
+            if !page.has_more {
                 return (seen, after);
             }
         }
@@ -424,18 +467,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_skipped_while_more_is_written_between_two_steps() {
+    fn nothing_is_skipped_while_more_is_written_between_two_pages() {
         let state = state();
         for seq in 1..=5 {
             hear(&state, "a", seq, seq, false);
         }
-        let first = changed(&state, "a", Position::default(), BOUNDS).unwrap();
-        assert!(!first.is_last);
+        let (first, _) = page(&state, Position::default());
+        assert!(first.has_more);
         // One that was told, one that was not, and a new one.
         for (seq, subject) in [(6, 2), (7, 5), (8, 8)] {
             hear(&state, "a", seq, subject, false);
         }
-        let (seen, end) = follow(&state, first.through);
+        let (seen, end) = follow(&state, first.found[2].0.position);
         let expected = [(4, "n4"), (6, "n2"), (7, "n5"), (8, "n8")];
         assert_eq!(seen, expected.map(|(seq, id)| (seq, id.to_owned())));
         assert_eq!(follow(&state, end), (vec![], end));
@@ -443,16 +486,37 @@ mod tests {
         assert_eq!(follow(&state, end).0, [(9, "n1".to_owned())]);
     }
 
+    /// Of a page that is just full, and of lines beyond it that are another's: that there is more is
+    /// said of the source's own alone.
     #[test]
-    fn a_step_among_many_of_others_tells_nothing_and_gets_further() {
+    fn that_there_is_more_is_said_only_of_what_is_the_sources_own() {
         let state = state();
-        for seq in 1..=LINES_MAX {
+        for seq in 1..=3 {
+            hear(&state, "a", seq, seq, false);
+        }
+        let others = i64::try_from(LINES_MAX).unwrap() + 9;
+        for seq in 4..=others {
             hear(&state, "b", seq, seq, false);
         }
-        hear(&state, "a", LINES_MAX + 1, LINES_MAX + 1, false);
-        let step = changed(&state, "a", Position::default(), BOUNDS).unwrap();
-        assert!(step.found.is_empty() && !step.is_last);
-        assert_eq!(step.through.seq(), LINES_MAX);
+        let (full, looks) = page(&state, Position::default());
+        assert_eq!((full.found.len(), full.has_more, looks), (3, false, 2));
+        hear(&state, "a", others + 1, 1, true);
+        assert!(!page(&state, Position::default()).0.has_more, "a repeat is no change");
+        hear(&state, "a", others + 2, others + 2, false);
+        assert!(page(&state, Position::default()).0.has_more);
+    }
+
+    #[test]
+    fn a_look_among_many_of_others_tells_nothing_and_gets_further() {
+        let (state, others) = (state(), i64::try_from(LINES_MAX).unwrap());
+        for seq in 1..=others {
+            hear(&state, "b", seq, seq, false);
+        }
+        hear(&state, "a", others + 1, others + 1, false);
+        let mut page = Page::begin(Position::default(), BOUNDS);
+        changed(&state, (&epoch_of(&state), "a"), &mut page).unwrap();
+        assert!(page.found.is_empty() && !page.is_whole());
+        assert_eq!(page.through().seq(), others);
         assert_eq!(follow(&state, Position::default()).0.len(), 1);
     }
 
@@ -465,12 +529,16 @@ mod tests {
         hear(&state, "a", 4, 1, false);
         text(&state, 5);
         hear(&state, "b", 6, 6, false);
-        let (mut after, mut seen) = (Position::default(), Vec::new());
+        let (epoch, mut after, mut seen) = (epoch_of(&state), Position::default(), Vec::new());
         loop {
-            let step = events(&state, "a", after, BOUNDS).unwrap();
-            seen.extend(step.found.into_iter().map(|(at, told)| (at.seq(), told.kind, told.id)));
-            after = step.through;
-            if step.is_last {
+            let mut page = Page::begin(after, BOUNDS);
+            events(&state, (&epoch, "a"), &mut page).unwrap();
+            let told = page.found.iter();
+            seen.extend(
+                told.map(|(at, told)| (at.position.seq(), told.kind.clone(), told.id.clone())),
+            );
+            after = page.through();
+            if page.is_whole() && !page.has_more {
                 break;
             }
         }
@@ -482,24 +550,81 @@ mod tests {
         ];
         assert_eq!(seen, expected.map(|(seq, kind, id)| (seq, kind.to_owned(), id.to_owned())));
         assert!(end(&state).unwrap() >= after);
-        assert_eq!(events(&state, "a", end(&state).unwrap(), BOUNDS).unwrap().found, []);
     }
 
     #[test]
-    fn a_time_line_holds_every_callback_up_to_a_bound() {
+    fn the_newest_event_of_a_source_is_found_behind_those_of_others() {
         let state = state();
-        for (seq, duplicate) in [(1, false), (3, true), (5, false)] {
-            hear(&state, "a", seq, 1, duplicate);
-        }
-        let of = |source: &str, id: &str, lines_max| {
-            let lines = time_line(&state, source, id, lines_max).unwrap();
-            lines.map(|lines| {
-                lines.iter().map(|line| (line.position.seq(), line.duplicate)).collect::<Vec<_>>()
-            })
+        let latest = |behind: Position| {
+            let (epoch, mut through) = (epoch_of(&state), end(&state).unwrap());
+            for looks in 1.. {
+                match latest(&state, (&epoch, "a"), (behind, through)).unwrap() {
+                    Latest::Found(point) => return Some((point.position.seq(), looks)),
+                    Latest::Through(at) => through = at,
+                    Latest::None => return None,
+                }
+            }
+            unreachable!()
         };
-        assert_eq!(of("a", "n1", 9), Some(vec![(1, false), (3, true), (5, false)]));
-        assert_eq!(of("a", "n1", 2), Some(vec![(1, false), (3, true)]));
-        assert_eq!((of("b", "n1", 9), of("a", "n2", 9)), (None, None));
+        assert_eq!(latest(Position::default()), None);
+        hear(&state, "a", 1, 1, false);
+        text(&state, 2);
+        assert_eq!(latest(Position::default()), Some((2, 1)));
+        hear(&state, "a", 3, 1, true);
+        for seq in 4..=i64::try_from(LINES_MAX).unwrap() + 9 {
+            hear(&state, "b", seq, seq, false);
+        }
+        assert_eq!(latest(Position::default()), Some((2, 2)));
+        assert_eq!(latest(Position::of(1, 0)), Some((2, 2)));
+        assert_eq!(latest(Position::of(2, 0)), None, "it ends where it was to");
+    }
+
+    #[test]
+    fn a_point_stands_as_long_as_its_own_line_does() {
+        let state = state();
+        hear(&state, "a", 1, 1, false);
+        text(&state, 2);
+        let told = |state: &Connection| {
+            let mut page = Page::begin(Position::default(), BOUNDS);
+            events(state, (&epoch_of(state), "a"), &mut page).unwrap();
+            page.found.into_iter().map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        let points = told(&state);
+        let stands = |point| stands(&state, &epoch_of(&state), point).unwrap();
+        assert!(points.iter().all(|point| stands(*point)));
+        assert!(stands(Point::default()));
+        // Another callback at the same place, the same bytes at another moment, and none at all.
+        let change = |sql: &str| state.execute_batch(sql).unwrap();
+        for what in [
+            "fingerprint = x'00112233445566778899aabbccddeeff'",
+            "received_at = '2026-11-22T00:00:01.000001Z'",
+            "kind = 'complaint'",
+        ] {
+            change(&format!("SAVEPOINT was; UPDATE history_row SET {what}"));
+            assert!(!stands(points[0]) && stands(points[1]), "{what}");
+            change("ROLLBACK TO was");
+        }
+        change("DELETE FROM message_history_row");
+        assert!(stands(points[0]) && !stands(points[1]));
+    }
+
+    /// A copy of the state alone was put back, and a version that understands more settled again what
+    /// is behind it: what it found there was never told.
+    #[test]
+    fn a_point_does_not_stand_where_another_version_settled_its_line() {
+        let (before, after) = (state(), state());
+        for state in [&before, &after] {
+            hear(state, "a", 1, 1, false);
+        }
+        epoch::begin(&after, [7; 32], "1.1.0").unwrap();
+        for state in [&before, &after] {
+            hear(state, "a", 2, 2, false);
+        }
+        let mut page = Page::begin(Position::default(), BOUNDS);
+        changed(&before, (&epoch_of(&before), "a"), &mut page).unwrap();
+        let stand =
+            page.found.iter().map(|(at, _)| stands(&after, &epoch_of(&after), *at).unwrap());
+        assert_eq!(stand.collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]
@@ -515,22 +640,29 @@ mod tests {
     }
 
     #[test]
-    fn a_position_survives_its_text_and_nothing_else_is_one() {
-        let position = Position::of(7, 3);
-        assert_eq!((position.seq(), position.event()), (7, 3));
-        assert_eq!(position.to_string().parse(), Ok(position));
-        assert!(Position::of(7, 3) < Position::of(8, 0));
-        assert_eq!("9".repeat(DIGITS_MAX).parse::<Position>().map(|p| p > position), Ok(true));
-        for text in ["", "-1", "+1", " 1", "1.0", "0x1", &"1".repeat(DIGITS_MAX + 1)] {
-            assert_eq!(text.parse::<Position>(), Err(NotAPosition), "{text}");
+    fn a_time_line_holds_every_callback_up_to_a_bound_by_its_number() {
+        let state = state();
+        for (seq, duplicate) in [(1, false), (3, true), (5, false)] {
+            hear(&state, "a", seq, 1, duplicate);
         }
+        let of = |source: &str, id: &str, lines_max| {
+            let lines = time_line(&state, source, id, lines_max).unwrap();
+            lines.map(|lines| {
+                lines.iter().map(|line| (line.position, line.duplicate)).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(of("a", "n1", 9), Some(vec![(1, false), (2, true), (3, false)]));
+        assert_eq!(of("a", "n1", 2), Some(vec![(1, false), (2, true)]));
+        assert_eq!((of("b", "n1", 9), of("a", "n2", 9)), (None, None));
     }
 
     #[test]
     fn following_neither_scans_nor_sorts() {
         let state = state();
         let mut statements = vec![LATER.to_owned()];
-        statements.extend(["history_row", "message_history_row"].map(lines_sql));
+        for table in [HISTORY, MESSAGE_HISTORY] {
+            statements.extend([lines_sql(table), lines_back_sql(table), line_sql(table)]);
+        }
         for sql in statements {
             let mut statement = state.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let unbound = vec![rusqlite::types::Value::Null; statement.parameter_count()];

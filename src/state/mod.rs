@@ -35,7 +35,11 @@ pub mod asked;
 
 pub mod epoch;
 
+mod point;
+
 pub mod feed;
+
+pub mod time_line;
 
 pub mod export;
 

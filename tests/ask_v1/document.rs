@@ -36,6 +36,13 @@ fn schemathesis() -> Result<Command, Missing> {
     Ok(Command::new(place.join("bin/schemathesis")))
 }
 
+/// A cursor that is made up has the right form, and is refused all the same.
+const MADE_UP_CURSORS: &str = r#"
+[[operations]]
+include-path = "/v1/notifications"
+checks.positive_data_acceptance.expected-statuses = ["200", "400"]
+"#;
+
 #[test]
 fn every_answer_is_as_the_document_says() {
     let Some(mut command) = or_left_out("the OpenAPI document", schemathesis()) else { return };
@@ -45,7 +52,9 @@ fn every_answer_is_as_the_document_says() {
     world.hear("visa", &receipts);
     let url = format!("http://{}/v1/openapi.json", world.receiver.admin);
     let key = format!("Authorization: ApiKey-v1 {}", VISA.whole());
-    command.args(["run", &url, "--header", &key]);
+    let settings = world.setup.path("schemathesis.toml");
+    std::fs::write(&settings, MADE_UP_CURSORS).unwrap();
+    command.arg("--config-file").arg(settings).args(["run", &url, "--header", &key]);
     // A stream has no end to wait for; tests/ask_v1/events.rs follows it.
     command.args(["--exclude-path", "/v1/events", "--max-examples", "20", "--seed", "1"]);
     // More than one worker meets a race in CPython 3.11's own parser, now and then.

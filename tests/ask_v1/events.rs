@@ -72,6 +72,8 @@ impl Following {
             Self { body: BufReader::new(Chunks { stream, left: 0 }), last_id: String::new() };
         let first = following.block().unwrap();
         assert!(first.iter().any(|line| line.starts_with("retry: ")), "{first:?}");
+        let begun = following.block().unwrap();
+        assert!(begun.len() == 1 && begun[0].starts_with("id: "), "{begun:?}");
         following
     }
 
@@ -149,7 +151,53 @@ fn a_client_that_comes_back_goes_on_where_it_was() {
     // The id of an event is a cursor of the feed too.
     let path = format!("/v1/notifications?updated_after={last}");
     assert_eq!(world.read(PASSPORT, &path)["notifications"].as_array().unwrap().len(), 250);
-    assert_eq!(request(&world, PASSPORT, Some("nowhere")).0, 400);
+}
+
+/// Waiting for what has been, or skipping it, it would tell of nothing for ever.
+#[test]
+fn an_id_that_names_nothing_here_is_refused_and_beginning_again_is_told() {
+    let world = World::start();
+    world.hear("passport", &[receipt(1, "delivered", "sms", 0)]);
+    let last = Following::start(&world, PASSPORT, None).last_id;
+    let refused = |world: &World, key: Key, last: &str| {
+        let lines = format!("authorization: Bearer {}\r\nlast-event-id: {last}\r\n", key.token());
+        let answer = world.ask("GET", "/v1/events", &lines);
+        let told: Value = serde_json::from_slice(&answer.body).unwrap();
+        let message = told["errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains("begin again: leave out Last-Event-ID"), "{message}");
+        answer.status
+    };
+    for wrong in ["nowhere", "1048576", "é"] {
+        assert_eq!(refused(&world, PASSPORT, wrong), 400, "{wrong}");
+    }
+    assert_eq!(refused(&world, VISA, &last), 400, "another's");
+    let World { setup, receiver } = world;
+    receiver.stop();
+    std::fs::remove_file(setup.state()).unwrap();
+    let world = World::of(setup, PASSPORT);
+    assert_eq!(refused(&world, PASSPORT, &last), 400, "of the state before");
+}
+
+#[test]
+fn where_a_stream_begins_is_told_at_once_and_does_not_move_with_what_others_receive() {
+    let world = World::start();
+    let begin = |key| Following::start(&world, key, None).last_id;
+    let nowhere = begin(PASSPORT);
+    let receipts: Vec<Value> = (0..30).map(|n| receipt(n, "delivered", "sms", 0)).collect();
+    world.hear("visa", &receipts);
+    assert_eq!(begin(PASSPORT), nowhere);
+    world.hear("passport", &[receipt(1, "delivered", "sms", 0), text(2, 0)]);
+    let last = begin(PASSPORT);
+    assert!(last != nowhere && last != begin(VISA));
+    world.hear("visa", &receipts);
+    world.hear("passport", &[receipt(1, "delivered", "sms", 0)]);
+    assert_eq!(begin(PASSPORT), last, "a repeat is no news");
+    // Whoever is cut off before the first event comes back with it, and misses nothing.
+    world.hear("passport", &[receipt(3, "delivered", "sms", 0)]);
+    let mut following = Following::start(&world, PASSPORT, Some(&last));
+    assert_eq!(following.next().1["id"], id(3));
+    let mut following = Following::start(&world, PASSPORT, Some(&nowhere));
+    assert_eq!(following.next().1["id"], id(1));
 }
 
 #[test]

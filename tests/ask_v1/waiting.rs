@@ -110,7 +110,9 @@ fn what_was_told_of_a_notification_is_listed_with_its_repeats() {
         "notification_id": id(1), "complaint_id": id(8), "reference": null,
         "to": "someone@example.com", "complaint_date": "2026-11-22T10:00:00.000000Z",
     });
-    world.hear("passport", &[sending.clone(), delivered, sending, complaint]);
+    world.hear("passport", &[sending.clone(), delivered]);
+    world.hear("visa", &[receipt(2, "delivered", "sms", 0)]);
+    world.hear("passport", &[sending, complaint]);
     let path = format!("/v1/notifications/{}/receipts", id(1));
     let told = world.read(PASSPORT, &path);
     assert_eq!(told["has_more"], false);
@@ -134,6 +136,9 @@ fn what_was_told_of_a_notification_is_listed_with_its_repeats() {
             ("complaint", &Value::Null, false),
         ]
     );
+    let numbers: Vec<&Value> =
+        told["receipts"].as_array().unwrap().iter().map(|line| &line["position"]).collect();
+    assert_eq!(numbers, [1, 2, 3, 4], "of its own, whatever else is received");
     assert_eq!(world.get(&path, &VISA.token()).status, 404);
 }
 
@@ -153,7 +158,7 @@ fn what_makes_no_sense_and_who_has_no_key_is_answered_as_under_v2() {
         (path(1, "1s&wait=2s"), 400, "wait is given more than once; give it once"),
         (format!("{}?x=1", path(1, "")), 400, "x means nothing here; leave it out"),
         (format!("{}/receipts?x=1", path(1, "")), 400, "x means nothing here; leave it out"),
-        ("/v1/notifications?updated_after=soon".to_owned(), 400, "no cursor of ours"),
+        ("/v1/notifications?updated_after=soon".to_owned(), 400, "begin again"),
         (path(9, ""), 404, "Nothing is known of a notification with this id"),
         ("/v1/notifications/".to_owned(), 404, "/v1/openapi.json"),
         ("/v1/notifications/1/2".to_owned(), 404, "/v1/openapi.json"),

@@ -1,0 +1,67 @@
+//! What was told of one notification, callback by callback.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::Serialize;
+
+use super::write::{some_time, time};
+use crate::callback::{Fingerprint, Origin};
+use crate::clock::Timestamp;
+
+/// One line of what is known of a notification, in the order of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TimeLine {
+    /// Its number in the order of arrival: one for the first.
+    pub position: usize,
+    /// What kind of news.
+    pub kind: String,
+    /// The status it told, if any.
+    pub status: Option<String>,
+    /// When that was reached, as the sender tells.
+    pub completed_at: Option<Timestamp>,
+    /// When the callback arrived.
+    pub received_at: Timestamp,
+    /// Whether an identical one came before.
+    pub duplicate: bool,
+    /// How it came.
+    pub origin: Origin,
+}
+
+/// Up to `lines_max` callbacks about a notification, the first ones first; `None` if it is not known.
+///
+/// # Errors
+/// Of SQLite only.
+pub fn time_line(
+    connection: &Connection,
+    source: &str,
+    id: &str,
+    lines_max: usize,
+) -> rusqlite::Result<Option<Vec<TimeLine>>> {
+    let subject: Option<i64> = connection
+        .prepare_cached("SELECT key FROM notification_row WHERE id = ?1 AND source = ?2")?
+        .query_row([id, source], |row| row.get(0))
+        .optional()?;
+    let Some(subject) = subject else { return Ok(None) };
+    connection
+        .prepare_cached(
+            "SELECT kind, status, completed_at, received_at, duplicate, fingerprint
+             FROM history_row INDEXED BY history_by_subject WHERE subject = ?1
+             ORDER BY seq, event LIMIT ?2",
+        )?
+        .query_map([subject, i64::try_from(lines_max).unwrap_or(i64::MAX)], read_time_line)?
+        .zip(1..)
+        .map(|(line, position)| line.map(|line| TimeLine { position, ..line }))
+        .collect::<rusqlite::Result<Vec<_>>>()
+        .map(Some)
+}
+
+fn read_time_line(row: &Row<'_>) -> rusqlite::Result<TimeLine> {
+    Ok(TimeLine {
+        position: 0,
+        kind: row.get(0)?,
+        status: row.get(1)?,
+        completed_at: time(row, 2)?,
+        received_at: some_time(row, 3)?,
+        duplicate: row.get(4)?,
+        origin: Fingerprint(row.get(5)?).origin(),
+    })
+}
