@@ -2,6 +2,8 @@
 //!
 //! Codes, bodies and sentences are those of the platforms, because apps and client libraries look for
 //! them; GC Notify words some of them otherwise. What no platform would say is in the same shape.
+//!
+//! None depends on what is configured beside the reader's own source: see [`super::token::voice`].
 
 use std::borrow::Cow;
 
@@ -41,10 +43,10 @@ pub(super) enum Fault {
     Invalid(Vec<String>),
     /// The source has no notification of that id.
     NotFound,
-    /// Nothing is asked there: sending, above all.
-    NoRoute,
     /// The same, of our own paths.
     NotHeardOf,
+    /// Nothing is asked there: sending, above all.
+    NoRoute,
     /// Nothing is asked there, of our own paths.
     NoPath,
     /// All but one of our own paths are only read.
@@ -57,8 +59,6 @@ pub(super) enum Fault {
     SlowBody,
     /// The journal has no room for what an app says, or is stopping.
     NotKept,
-    /// Nobody may read.
-    NoReaders,
     /// Nothing is kept, so there is nothing to read.
     NothingKept,
     /// What was acknowledged is not settled in time.
@@ -119,20 +119,11 @@ impl Fault {
         let auth = |status, message: &'static str| errors(status, "AuthError", &[message.into()]);
         let (unauthorized, forbidden) = (StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN);
         match self {
-            Self::NoToken if gc => {
-                auth(unauthorized, "Unauthorized, authentication token must be provided")
-            }
             Self::NoToken => {
                 auth(unauthorized, "Unauthorized: authentication token must be provided")
             }
-            Self::OtherScheme if gc => {
-                auth(unauthorized, "Unauthorized, authentication bearer scheme must be used")
-            }
             Self::OtherScheme => {
                 auth(unauthorized, "Unauthorized: authentication bearer scheme must be used")
-            }
-            Self::Malformed if gc => {
-                auth(forbidden, "Invalid token: signature, api token is not valid")
             }
             Self::Malformed => auth(forbidden, GENERAL),
             Self::Algorithm => auth(forbidden, "Invalid token: algorithm used is not HS256"),
@@ -185,11 +176,6 @@ impl Fault {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ServiceUnavailable",
                 "Not all of it could be kept; say it again",
-            ),
-            Self::NoReaders => (
-                StatusCode::NOT_FOUND,
-                "NotFound",
-                "Nobody may read here: no [[source.reader]] is configured",
             ),
             Self::NothingKept => (
                 StatusCode::NOT_FOUND,

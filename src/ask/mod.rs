@@ -14,8 +14,10 @@
 //!
 //! Promises:
 //!
-//! - A reader sees its own source. What is wrong with a token is told only as far as it tells nothing
-//!   of other sources: an unknown service and a wrong key are one and the same.
+//! - A reader sees its own source. Whoever shows no right key is answered by what it shows alone,
+//!   whatever is configured: an unknown service, a wrong key and a receiver that nobody may read from are
+//!   one and the same. Who follows changes does so by a sealed [`cursor`], which tells nothing of how much
+//!   others receive.
 //! - An answer is current: everything acknowledged before the question is in it. Where that takes
 //!   longer than [`SETTLED_MS_MAX`] the answer is 503, which the official clients tell apart as worth
 //!   another try: an old status, told as if it were the last, would be a wrong one.
@@ -58,12 +60,12 @@ mod pool;
 mod shape;
 mod v2;
 
-mod events;
-mod expected;
 pub mod cursor;
 mod silence;
 
 mod changed;
+mod events;
+mod expected;
 mod v1;
 
 mod fault;
@@ -73,9 +75,9 @@ use fault::{Fault, Voice, json_answer};
 use indexes::Indexes;
 use pool::Pool;
 use readers::{Reader, Readers};
+use silence::Silences;
 
 /// How long a question waits for what was acknowledged before it to be settled.
-use silence::Silences;
 pub const SETTLED_MS_MAX: Duration = Duration::from_millis(2_000);
 
 /// As many rows as the platforms put on a page, and bytes of text after which a page ends early.
@@ -109,10 +111,10 @@ pub struct Ask {
     settled: Settled,
     indexes: Arc<Indexes>,
     pool: Pool,
-    /// Places of questions that wait for news.
-    waiting: Arc<Semaphore>,
     /// What those who follow need not look at again.
     silences: Arc<Silences>,
+    /// Places of questions that wait for news.
+    waiting: Arc<Semaphore>,
     /// Places of those who follow events.
     following: Arc<Semaphore>,
     /// Places of those who say what they sent.
@@ -149,9 +151,9 @@ impl Ask {
             readers: RwLock::default(),
             indexes: Arc::new(indexes),
             pool: Pool::new(state, settled.clone()),
+            silences: Arc::default(),
             waiting: Arc::new(Semaphore::new(v1::WAITING_MAX)),
             following: Arc::new(Semaphore::new(events::STREAMS_MAX)),
-            silences: Arc::default(),
             saying: Arc::new(Semaphore::new(expected::SAYING_MAX)),
             journal,
             settled,
@@ -198,9 +200,8 @@ impl Ask {
 
     /// Who is asking; else what is wrong, and in whose words to say it.
     fn reader(&self, request: &Request<Incoming>) -> Result<Arc<Reader>, (Fault, Voice)> {
-        let readers = self.readers();
-        let known = readers.authenticate(request.headers(), self.clock.now());
-        known.map_err(|fault| (fault, readers.voice()))
+        let known = self.readers().authenticate(request.headers(), self.clock.now());
+        known.map_err(|fault| (fault, token::voice(request.headers())))
     }
 
     /// Waits until everything acknowledged so far is settled.

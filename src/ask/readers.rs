@@ -1,7 +1,11 @@
 //! Who may ask: the configured readers, told apart by what they show. Replaced whole on reload.
+//!
+//! Whoever shows no right key is told the same whoever may ask, and even if nobody may: what is wrong is
+//! found out from what was shown, or it is that no reader has such a key.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::header::HeaderMap;
 use jsonwebtoken::DecodingKey;
@@ -44,6 +48,8 @@ impl Reader {
 #[derive(Default)]
 pub(super) struct Readers {
     all: Vec<Arc<Reader>>,
+    /// Whether the log says that there are none and somebody asks.
+    is_told: AtomicBool,
 }
 
 impl fmt::Debug for Readers {
@@ -67,7 +73,7 @@ impl Readers {
                 }))
             })
         });
-        Self { all: all.collect() }
+        Self { all: all.collect(), is_told: AtomicBool::new(false) }
     }
 
     /// Whether nobody may ask.
@@ -90,14 +96,12 @@ impl Readers {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Arc<Reader>, Fault> {
-        if self.is_empty() {
-            return Err(Fault::NoReaders);
+        if self.is_empty() && !self.is_told.swap(true, Ordering::Relaxed) {
+            // For the operator alone: the answer says what it would say beside any readers.
+            tracing::warn!("somebody asks, and nobody may: no [[source.reader]] is configured");
         }
         match Shown::of(headers)? {
             Shown::Jwt(jwt) => self.signed(&jwt, now),
-            Shown::ApiKey { .. } if !self.all.iter().any(|reader| reader.shows_key()) => {
-                Err(Fault::OtherScheme)
-            }
             Shown::ApiKey { service, secret } => self.holding(service, secret),
         }
     }
@@ -125,12 +129,5 @@ impl Readers {
             }
         }
         found.ok_or(Fault::UnknownKey)
-    }
-
-    /// Whose sentences to use for whom nobody knows: GC Notify's where there are only readers of it. To
-    /// go by the service that is claimed would tell that it is configured.
-    pub(super) fn voice(&self) -> Voice {
-        let is_gc = |reader: &Arc<Reader>| reader.voice() == Voice::Gc;
-        if !self.is_empty() && self.all.iter().all(is_gc) { Voice::Gc } else { Voice::Govuk }
     }
 }

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-use super::fault::Fault;
+use super::fault::{Fault, Voice};
 use crate::clock::Timestamp;
 use crate::config::settings::Secret;
 
@@ -87,6 +87,15 @@ impl<'h> Shown<'h> {
         } else {
             Err(Fault::OtherScheme)
         }
+    }
+}
+
+/// Whose sentences to use for whoever shows that and is not known: GC Notify's for the scheme that it alone
+/// has. To go by the service that is claimed, or by who may ask, would tell what is configured.
+pub(super) fn voice(headers: &HeaderMap) -> Voice {
+    match Shown::of(headers) {
+        Ok(Shown::ApiKey { .. }) | Err(Fault::UnknownKey) => Voice::Gc,
+        Ok(Shown::Jwt(_)) | Err(_) => Voice::Govuk,
     }
 }
 

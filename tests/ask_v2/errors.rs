@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Setup, TOKEN, source};
+use crate::support::{Client, Receiptd, Setup, TOKEN, source};
 use crate::token::{now_s, signed, token};
 use crate::world::{Key, PASSPORT, VISA, World, id, receipt, setup, write_secret};
 
@@ -149,19 +149,15 @@ fn nothing_can_be_learnt_about_other_sources() {
 #[test]
 fn gc_notify_says_some_of_it_otherwise() {
     let world = gc_only();
-    let missing = world.ask("GET", LIST, "");
-    let body: Value = serde_json::from_slice(&missing.body).unwrap();
-    assert_eq!((missing.status, body), (401, example("gcnotify.err.401.json")));
     let unknown = world.get(&format!("{LIST}/{}", id(5)), &VISA.token());
     let body: Value = serde_json::from_slice(&unknown.body).unwrap();
     assert_eq!((unknown.status, body), (404, example("gcnotify.err.404.json")));
-    for (bearer, message) in [
-        (token(VISA.service, PASSPORT.secret), "Invalid token: signature, api token not found"),
-        ("x".to_owned(), "Invalid token: signature, api token is not valid"),
-    ] {
-        let answer = world.get(LIST, &bearer);
+    let wrong = Key { secret: PASSPORT.secret, ..VISA };
+    for key in [wrong.whole(), "short".to_owned()] {
+        let answer = world.ask("GET", LIST, &format!("authorization: ApiKey-v1 {key}\r\n"));
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!((answer.status, body), (403, auth(403, message)));
+        let message = "Invalid token: signature, api token not found";
+        assert_eq!((answer.status, body), (403, auth(403, message)), "{key}");
     }
     let answer = world.get(&format!("{LIST}?status=elephant"), &VISA.token());
     assert!(answer.text().contains("received, provider-failure, pii-check-failed]"));
@@ -244,14 +240,69 @@ fn whoever_wants_to_send_is_told_that_this_does_not_send() {
 }
 
 #[test]
-fn where_nobody_may_read_that_is_said() {
+fn where_nobody_may_read_the_log_says_so_once() {
     let setup = Setup::new();
     let receiver = setup.start();
-    let answer = receiver.admin(LIST);
-    assert_eq!(answer.status, 404);
-    assert!(answer.text().contains("no [[source.reader]] is configured"), "{}", answer.text());
-    drop(receiver);
-    drop(setup);
+    for _ in 0..3 {
+        assert_eq!(receiver.admin(LIST).status, 401);
+    }
+    let said = receiver.stderr();
+    assert_eq!(said.matches("no [[source.reader]] is configured").count(), 1, "{said}");
+}
+
+/// Not which platforms there are sources of, nor who may read of them, nor whether anybody may.
+#[test]
+fn who_has_no_key_is_answered_to_the_byte_the_same_whatever_is_configured() {
+    let wrong = "11111111-1111-4111-8111-111111111111";
+    let old = signed(&head(), &json!({"iss": VISA.service, "iat": 1}), wrong);
+    let shown = [
+        String::new(),
+        "authorization: \r\n".to_owned(),
+        "authorization: Basic YTpi\r\n".to_owned(),
+        "authorization: Bearer x\r\n".to_owned(),
+        format!("authorization: Bearer {old}\r\n"),
+        format!("authorization: Bearer {}\r\n", token(PASSPORT.service, wrong)),
+        format!("authorization: Bearer {}\r\n", token(VISA.service, wrong)),
+        format!("authorization: Bearer {}\r\n", token(&id(9), wrong)),
+        "authorization: ApiKey-v1 short\r\n".to_owned(),
+        format!("authorization: ApiKey-v1 {wrong}\r\n"),
+        format!("authorization: ApiKey-v1 my-app-{}-{wrong}\r\n", PASSPORT.service),
+        format!("authorization: ApiKey-v1 my-app-{}-{wrong}\r\n", VISA.service),
+        format!("authorization: Bearer {old}\r\nauthorization: Bearer {old}\r\n"),
+    ];
+    let asked = [
+        ("GET", LIST.to_owned()),
+        ("GET", format!("{LIST}/{}", id(1))),
+        ("GET", "/v2/received-text-messages".to_owned()),
+        ("POST", "/v2/notifications/sms".to_owned()),
+        ("GET", "/v1/notifications".to_owned()),
+        ("GET", format!("/v1/notifications/{}?wait=1s", id(1))),
+        ("GET", format!("/v1/notifications/{}/receipts", id(1))),
+        ("GET", "/v1/events".to_owned()),
+        ("POST", "/v1/expected".to_owned()),
+        ("PUT", "/v1/expected".to_owned()),
+        ("GET", "/v1/nowhere".to_owned()),
+    ];
+    let answers = |receiver: &Receiptd| {
+        let mut answers = Vec::new();
+        for (method, path) in &asked {
+            for lines in &shown {
+                let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{lines}\r\n");
+                let answer = Client::connect(receiver.admin).ask(request);
+                let headers = answer.headers.into_iter().filter(|(name, _)| name != "date");
+                let headers: Vec<_> = headers.collect();
+                answers.push((method, path, lines, answer.status, headers, answer.body));
+            }
+        }
+        answers
+    };
+    let world = World::start();
+    world.hear("visa", &[receipt(1, "delivered", "sms", 0)]);
+    let expected = answers(&world.receiver);
+    assert!(expected.iter().all(|answer| (400..500).contains(&answer.3)), "{expected:?}");
+    assert_eq!(answers(&gc_only().receiver), expected);
+    let nobody = Setup::new();
+    assert_eq!(answers(&nobody.start()), expected);
 }
 
 #[test]
