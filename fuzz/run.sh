@@ -11,7 +11,7 @@ cd "$(dirname "$0")"
 
 seconds=${1:?"usage: fuzz/run.sh SECONDS [TARGET...]"}
 shift
-[ $# -gt 0 ] || set -- notify ajo bearer jwt signature configuration cursor settle fixtures
+[ $# -gt 0 ] || set -- notify ajo bearer jwt signature configuration cursor seal settle fixtures
 
 # The sanitizer and the coverage counters are unstable flags of rustc; this lets a stable one take
 # them, so that no second toolchain is needed.

@@ -78,6 +78,11 @@ fn a_position_is_kept_and_its_page_is_what_stands_behind_it() {
 }
 
 #[test]
+fn a_sealed_cursor_opens_only_as_what_it_was_made_of() {
+    replay("seal");
+}
+
+#[test]
 fn any_order_of_bodies_settles_to_what_joining_gives() {
     replay("settle");
 }

@@ -1,8 +1,7 @@
 //! Whatever names a position or a moment in text.
 //!
 //! Covered are the cursor that `receiptd list --cursor` takes and the pages behind it (those of the read
-//! API are plain numbers and not among them), the moments of `--since` and `--until`,
-//! the timestamps of every body, the cursor row of the state, and the positions and receive times
+//! API are sealed: see `seal`), the moments of `--since` and `--until`, the timestamps of every body, the cursor row of the state, and the positions and receive times
 //! that the journal's reader reads back.
 //!
 //! The input is lines of text, each tried as all of these. Whatever it is:

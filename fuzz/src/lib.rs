@@ -22,6 +22,8 @@ pub mod configuration;
 
 pub mod cursor;
 
+pub mod seal;
+
 pub mod settle;
 
 pub mod fixtures;
@@ -32,7 +34,7 @@ mod oracle;
 pub type Check = fn(&[u8]);
 
 /// Every target, by name.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("notify", notify::check),
     ("ajo", ajo::check),
     ("bearer", bearer::check),
@@ -40,6 +42,7 @@ pub const TARGETS: [(&str, Check); 9] = [
     ("signature", signature::check),
     ("configuration", configuration::check),
     ("cursor", cursor::check),
+    ("seal", seal::check),
     ("settle", settle::check),
     ("fixtures", fixtures::check),
 ];
