@@ -94,7 +94,8 @@
 //!    answered so; never a redirect, because they follow it without the body.
 //! 5. The journal never loses or changes a callback: it appends, and `prune` removes from its start
 //!    what is settled, after folding what it came to into tables of the same file.
-//! 6. The state never holds what the journal cannot give back. It may be deleted at any time.
+//! 6. The state never holds what the journal cannot give back, but for the key that cursors are sealed
+//!    with. It may be deleted at any time; then those who follow changes begin again.
 //! 7. [`merge::Facts::join`] does not depend on order, repetition or batches, and cannot fail. Nothing
 //!    else decides between two receipts.
 //! 8. State, history, cursor and what is owed to sinks by a callback commit together or not at all.
@@ -141,7 +142,8 @@
 //! in one transaction that SQLite itself ends after a second; and is answered in the platform's JSON.
 //! Lists are ranges of indexes ([`state::asked`]) that are made, on the settling thread, when the first
 //! reader is configured, so that who does not read does not pay for them. Whoever follows changes does so
-//! by positions in the journal ([`state::feed`]), and between two looks holds nothing but a place. What an app
+//! by positions in the journal ([`state::feed`]), and between two looks holds nothing but a place; outside they
+//! are sealed ([`ask::cursor`]), and good for as long as they mean the same ([`state::epoch`]). What an app
 //! says it sent is no question: it goes through the journal's queue, as an entry whose `origin` says so
 //! ([`settle::expect`]), and is answered once it is durable.
 //!
