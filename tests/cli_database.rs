@@ -289,9 +289,12 @@ fn every_kind_of_tampering_is_found_and_named() {
 /// As a version left it that did not know what an app says it sent.
 fn made_older(db: &Path) {
     let back = |path: &Path, sql: &str| Connection::open(path).unwrap().execute_batch(sql).unwrap();
-    let tables =
-        "DROP VIEW expected; DROP TABLE expected_row; DROP TABLE epoch; DROP TABLE settled_by";
-    back(db, &format!("{tables}; PRAGMA user_version = 2"));
+    back(
+        db,
+        "DROP TRIGGER awaited_again; DROP TRIGGER awaited_unheard_of; DROP TABLE awaited_row;
+         DROP TABLE awaited_ends; DROP VIEW expected; DROP TABLE expected_row; DROP TABLE epoch;
+         DROP TABLE settled_by; PRAGMA user_version = 2",
+    );
     back(&journal::path_beside(db), "DROP TABLE expected_row; PRAGMA user_version = 3");
 }
 

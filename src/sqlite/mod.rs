@@ -6,7 +6,7 @@
 //! connection checkpoints.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
@@ -191,6 +191,23 @@ pub fn check_is_current(
 /// cannot wait for it, and fails with BUSY as soon as a checkpoint holds it.
 pub fn write_transaction(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+/// Steps of SQLite's machine between two looks at the clock: some tens of microseconds.
+const STEPS: std::ffi::c_int = 4_000;
+
+/// Ends whatever this connection is asked, from now on, at `deadline`: with an error for which
+/// [`is_out_of_time`].
+///
+/// # Errors
+/// Of SQLite.
+pub fn end_at(connection: &mut Connection, deadline: Instant) -> rusqlite::Result<()> {
+    connection.progress_handler(STEPS, Some(move || Instant::now() >= deadline))
+}
+
+/// Whether this is because of [`end_at`].
+pub fn is_out_of_time(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
 }
 
 /// A database of this schema that lives in memory, for offline replay and tests.

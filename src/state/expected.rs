@@ -3,11 +3,13 @@
 //! A row is joined from all that was said of one notification, in any order: a reference beats none,
 //! then the greater; the earliest deadline; the first time it was said. Whether it was heard of is not
 //! kept here: it is asked of the notifications each time, so it does not matter which of the two came
-//! first. Which statuses are ends is an argument.
+//! first. Only those are asked about that may still be open ([`super::awaited`]). Which statuses are ends
+//! is an argument.
 
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
+use super::awaited::{from_awaited, has_no_end};
 use super::write::{some_time, text, time};
 use crate::callback::Expected;
 use crate::clock::Timestamp;
@@ -131,6 +133,18 @@ pub struct Question<'q> {
     pub is_new: bool,
 }
 
+pub(super) const OVERDUE: &str = concat!(
+    "SELECT e.source, e.id, coalesce(e.reference, n.reference), e.deadline, e.since,
+            n.status, e.key, n.key",
+    from_awaited!(),
+    "WHERE a.key > ?5 AND (?1 IS NULL OR e.source = ?1) AND (?7 IS NULL OR e.since >= ?7)
+        AND (NOT ?8 OR e.overdue_at IS NULL)
+        AND (e.deadline < ?2 OR e.deadline IS NULL AND e.since < ?3)
+        AND ",
+    has_no_end!("?4"),
+    " ORDER BY a.key LIMIT ?6"
+);
+
 /// What should have come to an end by now and has not, in the order in which the app said it.
 ///
 /// # Errors
@@ -138,27 +152,15 @@ pub struct Question<'q> {
 pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Result<Vec<Overdue>> {
     let Question { source, ends, now, said_before, said_since, behind, rows_max, is_new } =
         question;
-    let ends = ends.to_json();
     let rows_max = i64::try_from(*rows_max).unwrap_or(i64::MAX);
     connection
-        .prepare_cached(&format!(
-            "SELECT e.source, e.id, coalesce(e.reference, n.reference), e.deadline, e.since,
-                    n.status, e.key, n.key
-             FROM expected_row AS e
-             LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
-             WHERE e.key > ?5 AND (?1 IS NULL OR e.source = ?1) AND (?7 IS NULL OR e.since >= ?7)
-                AND (NOT ?8 OR e.overdue_at IS NULL)
-                AND (e.deadline < ?2 OR e.deadline IS NULL AND e.since < ?3)
-                AND {}
-             ORDER BY e.key LIMIT ?6",
-            has_no_end("?4")
-        ))?
+        .prepare_cached(OVERDUE)?
         .query_map(
             params![
                 source,
                 now.to_string(),
                 said_before.to_string(),
-                ends,
+                ends.to_json(),
                 behind,
                 rows_max,
                 text(*said_since),
@@ -220,32 +222,12 @@ pub fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM expected_row LIMIT 1")?.exists([]).map(|any| !any)
 }
 
-/// How many of each source are overdue, as [`overdue`] has it. Reads all that was said.
-///
-/// # Errors
-/// Of SQLite.
-pub fn count_overdue(
-    connection: &Connection,
-    ends: &Ends,
-    now: Timestamp,
-    said_before: Timestamp,
-) -> rusqlite::Result<Vec<(String, i64)>> {
-    let ends = ends.to_json();
-    connection
-        .prepare_cached(&format!(
-            "SELECT e.source, count(*)
-             FROM expected_row AS e
-             LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
-             WHERE (e.deadline < ?1 OR e.deadline IS NULL AND e.since < ?2)
-                AND {}
-             GROUP BY e.source",
-            has_no_end("?3")
-        ))?
-        .query_map(params![now.to_string(), said_before.to_string(), ends], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?
-        .collect()
-}
+pub(super) const ANY_OPEN: &str = concat!(
+    "SELECT 1",
+    from_awaited!(),
+    "WHERE e.source = ?1 AND e.since > ?2 AND e.since < ?3 AND ",
+    has_no_end!("?4")
+);
 
 /// Whether anything that was said of that source between these times has not come to an end.
 ///
@@ -257,25 +239,12 @@ pub fn is_any_open(
     ends: &Ends,
     (after, before): (Timestamp, Timestamp),
 ) -> rusqlite::Result<bool> {
-    let ends = ends.to_json();
-    connection
-        .prepare_cached(&format!(
-            "SELECT 1 FROM expected_row AS e
-             LEFT JOIN notification_row AS n ON n.id = e.id AND n.source = e.source
-             WHERE e.source = ?1 AND e.since > ?2 AND e.since < ?3
-                AND {}",
-            has_no_end("?4")
-        ))?
-        .exists(params![source, after.to_string(), before.to_string(), ends])
-}
-
-/// Whether what is known of it is no end, by the parameter that holds the ends; of joined rows.
-fn has_no_end(ends: &str) -> String {
-    format!(
-        "(n.status IS NULL OR NOT n.status IN (SELECT value FROM json_each({ends}))
-            AND NOT json_array(n.status, n.notification_type, n.source)
-                IN (SELECT value FROM json_each({ends})))"
-    )
+    connection.prepare_cached(ANY_OPEN)?.exists(params![
+        source,
+        after.to_string(),
+        before.to_string(),
+        ends.to_json()
+    ])
 }
 
 /// Removes what was last said before `before`, by an entry not behind `through_key`.

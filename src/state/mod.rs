@@ -5,10 +5,10 @@
 //! (`…_row`), so that ours can change. A look-up by id or reference through them uses an index.
 //!
 //! [`mod@write`] turns what settling found into rows, [`outbox`] keeps what sinks are owed, [`outbox_ask`] is what an
-//! operator asks and does of that, [`forget`] removes what is to be pruned, [`expected`] and
-//! [`outstanding`] find what has not come to an end, [`read`] answers the operator's questions,
-//! [`asked`] those of apps, [`feed`] those of who follows what changes; [`epoch`] says for how long a
-//! position there means the same. None of them knows a provider or
+//! operator asks and does of that, [`forget`] removes what is to be pruned, [`expected`],
+//! [`awaited`] and [`outstanding`] find what has not come to an end, [`read`] answers the operator's
+//! questions, [`asked`] those of apps, [`feed`] those of who follows what changes; [`epoch`] says for how
+//! long a position there means the same. None of them knows a provider or
 //! what a status means. The same tables
 //! stand in the journal file, where they hold what pruned callbacks came to.
 
@@ -22,6 +22,8 @@ pub mod outbox_ask;
 pub mod rebuilt;
 
 pub mod forget;
+
+pub mod awaited;
 
 pub mod expected;
 

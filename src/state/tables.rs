@@ -73,6 +73,7 @@ pub const SCHEMA: Schema = Schema {
                         ELSE 'called-back' END AS TEXT)
             FROM message_history_row AS h JOIN message_row AS m ON m.key = h.subject;",
         super::epoch::epoch_tables!(),
+        super::awaited::awaited_table!(),
     ],
 };
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -27,6 +28,7 @@ pub(super) struct ExpectationMetrics {
     stuck: Family<BySource, Gauge>,
     silent: Family<BySource, Gauge>,
     unwell: Family<BySource, Gauge>,
+    failures: Counter,
     recent: std::sync::RwLock<Vec<(String, Arc<Recent>)>>,
 }
 
@@ -52,6 +54,11 @@ impl ExpectationMetrics {
             "Answers of the last five minutes that were 5xx or took more than a second: such as get callbacks suspended",
             self.unwell.clone(),
         );
+        r.register(
+            "lookout_failures",
+            "Looks at what is overdue, stuck or silent that failed or took too long; what it tells is gone until one does not",
+            self.failures.clone(),
+        );
     }
 
     /// What is known of that source now.
@@ -61,6 +68,14 @@ impl ExpectationMetrics {
         self.overdue.get_or_create(&by).set(*overdue);
         self.stuck.get_or_create(&by).set(*stuck);
         self.silent.get_or_create(&by).set(i64::from(*is_silent));
+    }
+
+    /// Nothing is known any more: no number is better than one of before.
+    pub(super) fn clear(&self) {
+        for gauges in [&self.overdue, &self.stuck, &self.silent] {
+            gauges.clear();
+        }
+        self.failures.inc();
     }
 
     /// Where unwell answers of a source are noted; the same however often it is asked for.

@@ -349,6 +349,11 @@ impl Metrics {
         self.expectation.set(source, expectation);
     }
 
+    /// What sources should have called back about is not known.
+    pub fn expects_unknown(&self) {
+        self.expectation.clear();
+    }
+
     /// When that source last called back to this process; `None` if it has not.
     pub fn last_callback(&self, source: &str) -> Option<Timestamp> {
         let last = self.last_callback.get(&BySource { source: source.to_owned() })?.get();
