@@ -4,10 +4,13 @@
 //! so moves it into the database; PASSIVE, so that neither the writer nor a reader waits. Only when
 //! the WAL file has grown past `WAL_BYTES_LARGE` does it RESTART, which holds the writer up for
 //! the little that PASSIVE left over; the file keeps its size, because writing over it is cheaper
-//! than making it grow. A checkpoint that somebody holds up is tried again: it moves bytes that are
+//! than making it grow; past `WAL_BYTES_HUGE`, which takes a reader that held it up for long, the file is
+//! cut. Who reads in turns, so that there is always somebody reading, can leave a gap and have the log
+//! emptied in it ([`Emptier`]). A checkpoint that somebody holds up is tried again: it moves bytes that are
 //! already durable in the WAL. One that fails for the disk's sake is not: whoever started it is told,
 //! because a later success would prove nothing.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -22,6 +25,10 @@ use super::{Access, BUSY_MS_MAX, Fault, OpenError, Schema, open};
 /// took twice as long.
 const LOOK: Duration = Duration::from_millis(100);
 const WAL_BYTES_LARGE: u64 = 16 << 20;
+const WAL_BYTES_HUGE: u64 = 64 << 20;
+
+/// How long a checkpoint that holds others up waits for those who hold it up.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How much a checkpoint may hold others up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +83,59 @@ pub type Failed = Box<dyn Fn() + Send>;
 /// The thread that checkpoints one file; stops, after a last checkpoint, when dropped.
 #[derive(Debug)]
 pub struct Checkpointer {
-    stop: Arc<(Mutex<bool>, Condvar)>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    asked: Mutex<Asked>,
+    wake: Condvar,
+}
+
+/// What the thread is asked for.
+#[derive(Default)]
+struct Asked {
+    stop: bool,
+    empty: Vec<Tell>,
+}
+
+type Tell = Box<dyn FnOnce(bool) + Send>;
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}
+
+/// Has the log emptied at once.
+#[derive(Clone, Debug)]
+pub struct Emptier(Arc<Shared>);
+
+impl Emptier {
+    /// Has all of the log moved and its file cut to nothing, for whoever has seen to it that nobody reads.
+    /// `tell` hears, on the checkpointing thread, whether that worked; it is dropped if that thread ends.
+    pub fn empty(&self, tell: impl FnOnce(bool) + Send + 'static) {
+        let mut asked = self.0.lock();
+        if !asked.stop {
+            asked.empty.push(Box::new(tell));
+            self.0.wake.notify_all();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for so long, or until something is asked for. Whether to stop, and who wants it empty.
+    fn wait(&self, time: Duration) -> (bool, Vec<Tell>) {
+        let is_idle = |asked: &mut Asked| !asked.stop && asked.empty.is_empty();
+        let waited = self.wake.wait_timeout_while(self.lock(), time, is_idle);
+        let (mut asked, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        (asked.stop, std::mem::take(&mut asked.empty))
+    }
 }
 
 impl Checkpointer {
@@ -85,70 +143,188 @@ impl Checkpointer {
     /// error or damage: what the log held may not be in the file, and a later success proves nothing.
     pub fn start(path: &Path, schema: &'static Schema, failed: Failed) -> Result<Self, OpenError> {
         let connection = open(path, schema, Access::Checkpoint)?;
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let shared = Arc::<Shared>::default();
         let thread = std::thread::Builder::new()
             .name(format!("{}-checkpoint", schema.what))
             .spawn({
-                let (stop, path) = (Arc::clone(&stop), path.to_owned());
-                move || work(&connection, &path, &stop, &failed)
+                let (shared, path) = (Arc::clone(&shared), path.to_owned());
+                move || work((connection, &path, schema), &shared, &failed)
             })
             .map_err(|error| OpenError::Sqlite {
                 path: path.to_owned(),
                 error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
             })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// A handle to have the log emptied with.
+    pub fn emptier(&self) -> Emptier {
+        Emptier(Arc::clone(&self.shared))
     }
 }
 
 impl Drop for Checkpointer {
     fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
+        self.shared.lock().stop = true;
+        self.shared.wake.notify_all();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn work(connection: &Connection, path: &Path, stop: &(Mutex<bool>, Condvar), failed: &Failed) {
+fn work(
+    (mut connection, path, schema): (Connection, &Path, &Schema),
+    shared: &Shared,
+    failed: &Failed,
+) {
     // Holding up the writer is bounded; what could not be moved now is moved next time.
-    let _ = connection.busy_timeout(Duration::from_millis(200));
-    let mut last = None;
+    let _ = connection.busy_timeout(PATIENCE);
+    let (mut file, mut last) = (inode(path), None);
     let mut stopping = false;
     while !stopping {
-        stopping = wait(stop, LOOK);
-        let Ok(wal) = std::fs::metadata(wal_path(path)) else { continue };
+        let (stop, asked) = shared.wait(LOOK);
+        stopping = stop;
+        let wal = std::fs::metadata(wal_path(path)).ok();
         // The size alone does not tell: a WAL that was moved whole is written again from its start.
-        let written = (wal.len(), wal.modified().ok());
-        if wal.len() > 0 && last != Some(written) {
-            checkpoint(connection, wal.len(), failed);
-            last =
-                std::fs::metadata(wal_path(path)).ok().map(|wal| (wal.len(), wal.modified().ok()));
+        let written = wal.map(|wal| (wal.len(), wal.modified().ok()));
+        let is_written = written.is_some_and(|(bytes, _)| bytes > 0) && last != written;
+        if asked.is_empty() && !is_written {
+            continue;
         }
+        // A file that was set aside has another in its place, with a log of its own.
+        if inode(path) != file
+            && let Ok(other) = open(path, schema, Access::Checkpoint)
+        {
+            let _ = other.busy_timeout(PATIENCE);
+            (connection, file) = (other, inode(path));
+        }
+        let mode = match written {
+            _ if !asked.is_empty() => Some(Mode::Truncate),
+            Some((bytes, _)) => mode_for(bytes),
+            None => None,
+        };
+        let is_done = checkpoint(&connection, mode, failed);
+        asked.into_iter().for_each(|tell| tell(is_done));
+        let wal = std::fs::metadata(wal_path(path)).ok();
+        last = wal.map(|wal| (wal.len(), wal.modified().ok()));
     }
 }
 
-fn checkpoint(connection: &Connection, wal_bytes: u64, failed: &Failed) {
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// What follows PASSIVE where a log has grown to so many bytes.
+fn mode_for(wal_bytes: u64) -> Option<Mode> {
+    if wal_bytes > WAL_BYTES_HUGE {
+        Some(Mode::Truncate)
+    } else {
+        (wal_bytes > WAL_BYTES_LARGE).then_some(Mode::Restart)
+    }
+}
+
+/// Moves what nobody holds up, and then, if that was all, goes on to `then`. Whether all of it is done.
+fn checkpoint(connection: &Connection, then: Option<Mode>, failed: &Failed) -> bool {
     let mut result = run(connection, Mode::Passive);
     // While a reader holds up PASSIVE, RESTART would only hold up the writer as well.
-    if matches!(result, Ok(true)) && wal_bytes > WAL_BYTES_LARGE {
-        result = run(connection, Mode::Restart);
+    if let (Ok(true), Some(mode)) = (&result, then) {
+        result = run(connection, mode);
     }
     match result {
         Err(error) if matches!(Fault::of(&error), Fault::Io | Fault::Damaged) => {
             tracing::error!(%error, "a checkpoint failed");
             failed();
+            false
         }
-        Err(error) => tracing::warn!(%error, "a checkpoint failed; it will be tried again"),
-        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(%error, "a checkpoint failed; it will be tried again");
+            false
+        }
+        Ok(is_done) => is_done,
     }
 }
 
-fn wait(stop: &(Mutex<bool>, Condvar), time: Duration) -> bool {
-    let guard = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let (guard, _) = stop
-        .1
-        .wait_timeout_while(guard, time, |stopped| !*stopped)
-        .unwrap_or_else(PoisonError::into_inner);
-    *guard
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::super::Durability;
+    use super::*;
+
+    const SCHEMA: Schema = Schema {
+        what: "test",
+        application_id: 7,
+        migrations: &["CREATE TABLE a (x BLOB NOT NULL) STRICT;"],
+    };
+
+    fn writer(path: &Path) -> Connection {
+        open(path, &SCHEMA, Access::Write(Durability::Normal)).unwrap()
+    }
+
+    fn write(connection: &Connection, bytes: i64) {
+        connection.execute("INSERT INTO a VALUES (zeroblob(?1))", [bytes]).unwrap();
+    }
+
+    fn empty(checkpointer: &Checkpointer) -> bool {
+        let (tell, told) = channel();
+        checkpointer.emptier().empty(move |is_empty| tell.send(is_empty).unwrap());
+        told.recv().unwrap()
+    }
+
+    #[test]
+    fn a_log_is_emptied_unless_somebody_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let writer = writer(&path);
+        let checkpointer = Checkpointer::start(&path, &SCHEMA, Box::new(|| {})).unwrap();
+        write(&writer, 1 << 20);
+        assert!(empty(&checkpointer));
+        assert_eq!(wal_bytes(&path), 0);
+        let mut reader = open(&path, &SCHEMA, Access::Read).unwrap();
+        let reading = reader.transaction().unwrap();
+        let count = |connection: &Connection| -> i64 {
+            connection.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(count(&reading), 1);
+        write(&writer, 1 << 20);
+        assert!(!empty(&checkpointer));
+        drop(reading);
+        assert!(empty(&checkpointer));
+        assert_eq!((wal_bytes(&path), count(&writer)), (0, 2));
+    }
+
+    #[test]
+    fn the_file_in_the_place_of_one_that_was_set_aside_is_checkpointed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, aside] = ["x.db", "aside.db"].map(|name| folder.path().join(name));
+        let old = writer(&path);
+        let checkpointer = Checkpointer::start(&path, &SCHEMA, Box::new(|| {})).unwrap();
+        write(&old, 1 << 20);
+        drop(old);
+        std::fs::rename(&path, &aside).unwrap();
+        for suffix in ["-wal", "-shm"] {
+            let with = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+            let _ = std::fs::rename(with(&path), with(&aside));
+        }
+        let new = writer(&path);
+        write(&new, 1 << 20);
+        assert!(wal_bytes(&path) > 0);
+        assert!(empty(&checkpointer));
+        assert_eq!(wal_bytes(&path), 0);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let _writer = writer(&path);
+        let checkpointer = Checkpointer::start(&path, &SCHEMA, Box::new(|| {})).unwrap();
+        let emptier = checkpointer.emptier();
+        drop(checkpointer);
+        let (tell, told) = channel::<bool>();
+        emptier.empty(move |is_empty| tell.send(is_empty).unwrap());
+        assert!(told.recv().is_err());
+    }
 }
