@@ -59,6 +59,7 @@
 //! | [`embedded`] | what an app's integration test needs beside that: start in a folder, post, read | |
 //! | [`client`] | the HTTP client of `replay --to`, `prune`, `healthcheck` and tests; never used while serving | the database |
 //! | [`lock`] | one process for each database, and only where locks hold | |
+//! | [`background`] | how a thread steps back for receiving | |
 //! | [`shutdown`] | signals as futures | |
 //! | [`replay`] | fixtures to settled notifications in memory, for tests and `receiptd replay` | |
 //! | [`sender`] | how each platform behaves: limits, retries, what an answer costs | I/O, the clock |
@@ -269,6 +270,8 @@ pub mod embedded;
 pub mod client;
 
 pub mod lock;
+
+pub mod background;
 
 pub mod shutdown;
 

@@ -298,6 +298,7 @@ fn a_change_knows_no_io() {
 #[test]
 fn forwarding_knows_no_provider_and_no_caller() {
     let allowed = [
+        "background",
         "change",
         "client",
         "clock",
@@ -344,6 +345,7 @@ fn reconciling_knows_no_caller_and_no_sink() {
 #[test]
 fn answering_apps_knows_no_callback_and_no_sink() {
     let allowed = [
+        "background",
         "clock",
         "config::settings",
         "journal::Journal",

@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::fault::Fault;
+use crate::background::step_back;
 use crate::settle::Settled;
 use crate::sqlite::{self, Access};
 use crate::state::asked::ListError;
@@ -29,12 +30,6 @@ const PLACE_MS_MAX: Duration = Duration::from_millis(2_000);
 
 /// Questions that are read at once. Each connection has a cache of its own.
 const THREADS_MAX: usize = 4;
-
-/// How far reading steps back where receiving wants the processor too, as a nice level.
-const NICE: i32 = 10;
-
-/// Steps of SQLite's machine between two looks at the clock: some tens of microseconds.
-const STEPS: std::ffi::c_int = 4_000;
 
 /// The threads, and who may hand them a question.
 pub(super) struct Pool {
@@ -146,10 +141,7 @@ impl Pool {
 
 impl Hand {
     fn work(mut self, questions: &Mutex<Receiver<Question>>) {
-        // Of this thread only, as Linux has it. Where that is not allowed nothing changes.
-        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-            tracing::debug!(%error, "reading goes at the level of receiving");
-        }
+        step_back();
         loop {
             let next = questions.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(question) = next else { return };
@@ -185,8 +177,7 @@ fn in_time<T>(
     connection: &mut Connection,
     read: impl FnOnce(&Connection) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let deadline = Instant::now() + QUERY_MS_MAX;
-    connection.progress_handler(STEPS, Some(move || Instant::now() >= deadline))?;
+    sqlite::end_at(connection, Instant::now() + QUERY_MS_MAX)?;
     // Rolled back when it is dropped: there is nothing to commit.
     let transaction = connection.transaction()?;
     read(&transaction)
@@ -194,8 +185,7 @@ fn in_time<T>(
 
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
-        let is_interrupted = error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted);
-        if is_interrupted || sqlite::Fault::of(&error) == sqlite::Fault::Busy {
+        if sqlite::is_out_of_time(&error) || sqlite::Fault::of(&error) == sqlite::Fault::Busy {
             return Self::TooSlow;
         }
         // SQLite's words name tables and columns, never what is in them.

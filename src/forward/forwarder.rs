@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use super::backoff::Chance;
 use super::dispatcher::{Dispatcher, open_reader};
 use super::sink::Sink;
+use crate::background::step_back;
 use crate::clock::Clock;
 use crate::config::settings;
 use crate::journal::{self, Journal};
@@ -25,9 +26,6 @@ use crate::telemetry::SinkMetrics;
 
 /// How often it is noted how far a sink has had everything.
 const NOTE: Duration = Duration::from_secs(10);
-
-/// How far sending steps back where receiving wants the processor too, as a nice level.
-const NICE: i32 = 10;
 
 /// What a forwarder works with.
 pub struct Parts {
@@ -125,14 +123,6 @@ fn dispatcher(
         metrics: metrics(name),
         stop: stop.clone(),
     })
-}
-
-/// Of the calling thread only, as Linux has it. Where the whole process has stepped back further, or
-/// none may, nothing changes.
-fn step_back() {
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "sending goes at the level of receiving");
-    }
 }
 
 async fn run(dispatchers: Vec<Dispatcher>, parts: Parts, names: Vec<Arc<str>>) {
