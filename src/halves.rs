@@ -117,6 +117,7 @@ impl Halves {
             journal: self.journal.clone(),
             settled: self.settled.clone(),
             on_thread: self.settler.on_thread(),
+            emptier: self.checkpointers[1].emptier(),
             clock: clock.clone(),
             metrics: Arc::clone(metrics),
         }

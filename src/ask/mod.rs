@@ -23,7 +23,7 @@
 //!   another try: an old status, told as if it were the last, would be a wrong one.
 //! - Nothing that is asked holds up the writer of the state or keeps the write-ahead log from being
 //!   cut: a question is one short read, interrupted after `pool::QUERY_MS_MAX`, and its answer is
-//!   built before the first byte of it is sent.
+//!   built before the first byte of it is sent. Many that overlap leave gaps (`gap`).
 //!
 //! Never: a word of a message in a log or a metric; anything that sends, or changes what is kept, but
 //! for the indexes that lists are read through (`indexes`) and what an app says it sent (`expected`),
@@ -45,6 +45,7 @@ use crate::clock::Clock;
 use crate::config::settings::Source;
 use crate::journal::Journal;
 use crate::settle::{OnThread, Settled};
+use crate::sqlite::checkpoint::Emptier;
 use crate::state::asked::Bounds;
 use crate::telemetry::Metrics;
 
@@ -54,6 +55,7 @@ mod token;
 mod query;
 mod words;
 
+mod gap;
 mod indexes;
 mod pool;
 
@@ -98,6 +100,8 @@ pub struct Parts {
     pub settled: Settled,
     /// To make and drop indexes.
     pub on_thread: OnThread,
+    /// Has the state's write-ahead log emptied.
+    pub emptier: Emptier,
     /// The time.
     pub clock: Clock,
     /// Counters.
@@ -145,12 +149,12 @@ pub fn nothing_kept() -> Answer {
 impl Ask {
     /// Ready for the readers of these sources. In a runtime.
     pub fn new(sources: &[Source], parts: Parts) -> Self {
-        let Parts { state, journal, settled, on_thread, clock, metrics } = parts;
+        let Parts { state, journal, settled, on_thread, emptier, clock, metrics } = parts;
         let indexes = Indexes::new(on_thread, settled.clone());
         let ask = Self {
             readers: RwLock::default(),
             indexes: Arc::new(indexes),
-            pool: Pool::new(state, settled.clone()),
+            pool: Pool::new(state, settled.clone(), emptier, gap::WAL_BYTES_MAX),
             silences: Arc::default(),
             waiting: Arc::new(Semaphore::new(v1::WAITING_MAX)),
             following: Arc::new(Semaphore::new(events::STREAMS_MAX)),

@@ -2,7 +2,8 @@
 //!
 //! A question is read in one transaction, so that all of it is of one moment. SQLite itself looks at the
 //! clock every some thousand steps and stops at the end of [`QUERY_MS_MAX`], whether or not anybody
-//! still waits for the answer: no reader keeps the write-ahead log from being cut for longer than that.
+//! still waits for the answer: no reader keeps the write-ahead log from being cut for longer than that, and
+//! of many that overlap a [`Gap`] lets it be cut.
 //! The threads step back where receiving wants the processor, and are there from the first question on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,8 +17,10 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::fault::Fault;
+use super::gap::Gap;
 use crate::background::step_back;
 use crate::settle::Settled;
+use crate::sqlite::checkpoint::Emptier;
 use crate::sqlite::{self, Access};
 use crate::state::asked::ListError;
 use crate::state::tables::SCHEMA;
@@ -37,6 +40,7 @@ pub(super) struct Pool {
     settled: Settled,
     /// As many as there are threads: a question that has a place is read at once.
     places: Arc<Semaphore>,
+    gap: Arc<Gap>,
     threads: Mutex<Threads>,
 }
 
@@ -65,10 +69,17 @@ struct Open {
 }
 
 impl Pool {
-    /// Readers of the state at `path`; it is opened when somebody asks.
-    pub(super) fn new(path: PathBuf, settled: Settled) -> Self {
+    /// Readers of the state at `path`, whose log `emptier` empties once it is longer than
+    /// `wal_bytes_max`; it is opened when somebody asks.
+    pub(super) fn new(
+        path: PathBuf,
+        settled: Settled,
+        emptier: Emptier,
+        wal_bytes_max: u64,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(THREADS_MAX));
-        Self { path, settled, places, threads: Mutex::new(Threads::None) }
+        let gap = Arc::new(Gap::new(path.clone(), emptier, wal_bytes_max));
+        Self { path, settled, places, gap, threads: Mutex::new(Threads::None) }
     }
 
     /// Asks one question: `read` runs on another thread, in one transaction.
@@ -76,6 +87,7 @@ impl Pool {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
+        self.gap.leave_if_long(&self.places, THREADS_MAX);
         let place = Arc::clone(&self.places).acquire_owned();
         let place = match tokio::time::timeout(PLACE_MS_MAX, place).await {
             Ok(Ok(place)) => place,
@@ -203,5 +215,149 @@ impl From<ListError> for Fault {
                 Self::Failed
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::journal;
+    use crate::settle::{self, OnThread, Settler};
+    use crate::sqlite::Durability;
+    use crate::sqlite::checkpoint::{Checkpointer, wal_bytes};
+
+    /// A state with the thread that writes it and the one that checkpoints it, and its readers.
+    struct World {
+        pool: Arc<Pool>,
+        path: PathBuf,
+        settler: Settler,
+        _journal: (journal::Journal, journal::Writer),
+        _checkpointer: Checkpointer,
+        _folder: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new(wal_bytes_max: u64) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("receiptd.db");
+            let journal_path = journal::path_beside(&path);
+            let clock = Clock::system();
+            let opened = settle::open_beside(&path, &journal_path, &clock).unwrap();
+            let options = journal::Options {
+                queue_callbacks_max: 8,
+                queue_bytes_max: 1 << 20,
+                batch_callbacks_max: 8,
+                free_bytes_min: 0,
+                reserve_bytes: 0,
+                durability: Durability::Full,
+            };
+            let (journal, writer, _) =
+                journal::start(&journal_path, options, Box::new(|_| {})).unwrap();
+            let checkpointer = Checkpointer::start(&path, &SCHEMA, Box::new(|| {})).unwrap();
+            let options = settle::Options {
+                path: path.clone(),
+                journal: journal_path,
+                callbacks_max: 8,
+                clock,
+                owed_to: Vec::new(),
+            };
+            let progress = Arc::clone(journal.progress());
+            let (settler, settled) =
+                settle::start(options, opened, progress, Box::new(|_| {})).unwrap();
+            let pool = Pool::new(path.clone(), settled, checkpointer.emptier(), wal_bytes_max);
+            let pool = Arc::new(pool);
+            Self {
+                pool,
+                path,
+                settler,
+                _journal: (journal, writer),
+                _checkpointer: checkpointer,
+                _folder: folder,
+            }
+        }
+    }
+
+    /// What each question has written while it reads.
+    const WRITTEN_BYTES: usize = 128 << 10;
+
+    fn write(on_thread: &OnThread, key: i64) {
+        let row = move |state: &mut Connection| {
+            let reason = "r".repeat(WRITTEN_BYTES);
+            state.execute("INSERT INTO unrecognised VALUES (?1, '', '', ?2)", (key, reason))
+        };
+        on_thread.run(row).unwrap().unwrap();
+    }
+
+    /// How long the log becomes while two readers overlap: none of them ends before the next has begun,
+    /// or has had `patience` to.
+    async fn longest_log(world: &World, questions: i64, patience: Duration) -> u64 {
+        let begun = Arc::new((Mutex::new(0_i64), std::sync::Condvar::new()));
+        let longest = Arc::new(AtomicU64::new(0));
+        let read_for_long = || {
+            let (begun, longest) = (Arc::clone(&begun), Arc::clone(&longest));
+            let (path, on_thread) = (world.path.clone(), world.settler.on_thread());
+            move |state: &Connection| {
+                let count = "SELECT count(*) FROM unrecognised";
+                let before: i64 = state.query_row(count, [], |row| row.get(0))?;
+                let number = {
+                    let mut number = begun.0.lock().unwrap();
+                    *number += 1;
+                    begun.1.notify_all();
+                    *number
+                };
+                write(&on_thread, number);
+                longest.fetch_max(wal_bytes(&path), Ordering::Relaxed);
+                let is_last = |begun: &mut i64| *begun == number && number < questions;
+                let waiting = begun.0.lock().unwrap();
+                drop(begun.1.wait_timeout_while(waiting, patience, is_last).unwrap());
+                // It has read all the time: what was written since is not there for it.
+                let after: i64 = state.query_row(count, [], |row| row.get(0))?;
+                assert_eq!(before, after);
+                Ok::<_, Fault>(())
+            }
+        };
+        let reader = || async {
+            for _ in 0..questions / 2 {
+                world.pool.ask(read_for_long()).await.unwrap();
+            }
+        };
+        tokio::join!(reader(), reader());
+        longest.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn readers_that_overlap_without_an_end_keep_the_log_within_its_bound() {
+        const WAL_BYTES_MAX: u64 = 1 << 20;
+        let written = WRITTEN_BYTES as u64;
+        let world = World::new(WAL_BYTES_MAX);
+        let longest = longest_log(&world, 32, Duration::from_millis(200)).await;
+        // What is under way when it has become long, and what follows before the gap is begun.
+        assert!(longest < WAL_BYTES_MAX + 6 * written, "{longest}");
+        world.pool.close();
+        // The control: without gaps it holds all that was written.
+        let world = World::new(u64::MAX);
+        let longest = longest_log(&world, 32, Duration::from_secs(20)).await;
+        assert!(longest > 31 * written, "{longest}");
+        world.pool.close();
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_another_program_makes_gaps_vain_and_questions_are_answered() {
+        let world = World::new(1 << 20);
+        let mut other = sqlite::open(&world.path, &SCHEMA, Access::Read).unwrap();
+        let reading = other.transaction().unwrap();
+        let count = "SELECT count(*) FROM unrecognised";
+        let _: i64 = reading.query_row(count, [], |row| row.get(0)).unwrap();
+        (0..16).for_each(|key| write(&world.settler.on_thread(), key));
+        assert!(wal_bytes(&world.path) > 1 << 20);
+        for _ in 0..20 {
+            let ask = |state: &Connection| Ok(state.query_row(count, [], |row| row.get(0))?);
+            let rows: i64 = world.pool.ask(ask).await.unwrap();
+            assert_eq!(rows, 16);
+        }
+        world.pool.close();
     }
 }
