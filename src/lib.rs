@@ -138,10 +138,10 @@
 //! # One question
 //!
 //! [`api`] hands what is asked under `/v2` and `/v1` to [`ask`]. Its readers are told apart by what they
-//! show, each key tried whatever service is claimed. The question then waits until everything
-//! acknowledged before it is settled, or is answered 503; is read on one of a few read-only connections,
-//! in one transaction that SQLite itself ends after a second, and behind a gap if the state's write-ahead
-//! log has become long; and is answered in the platform's JSON.
+//! show, each key tried whatever service is claimed; each source has a share of every kind of place. The
+//! question then waits until everything acknowledged before it is settled, or is answered 503; is read on
+//! one of a few read-only connections, in one transaction that SQLite itself ends after a second, and behind
+//! a gap if the state's write-ahead log has become long; and is answered in the platform's JSON.
 //! Lists are ranges of indexes ([`state::asked`]) that are made, on the settling thread, when the first
 //! reader is configured, so that who does not read does not pay for them. Whoever follows changes does so
 //! by positions in the journal ([`state::feed`]), and between two looks holds nothing but a place; outside they

@@ -121,7 +121,7 @@ pub(super) async fn answer(
         let (reader, cursor) = (Arc::clone(reader), cursor.clone());
         let silences = Arc::clone(&ask.silences);
         let look = move |state: &Connection| look(state, &reader, cursor.as_deref(), &silences);
-        match ask.pool.ask(look).await? {
+        match ask.pool.of(&reader.source).ask(look).await? {
             Some(answer) => return Ok(answer),
             None if Instant::now() >= deadline => return Err(Fault::TooSlow),
             None => {}

@@ -26,14 +26,15 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response};
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
 use super::changed::{Feed, LOOK_MS_MAX};
 use super::fault::Fault;
 use super::readers::Reader;
+use super::shares::Share;
 use super::silence::Silences;
-use super::v1::{invalid, place};
+use super::v1::invalid;
 use super::{Answer, Ask};
 use crate::state::asked::Bounds;
 use crate::state::epoch::Key;
@@ -93,11 +94,11 @@ pub(super) async fn answer(
     super::v1::only(request.uri().query(), &[])?;
     let last = request.headers().get(LAST_EVENT_ID);
     let last = last.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
-    let place = place(&ask.following)?;
+    let place = ask.place(&ask.following, &reader)?;
     // A power cut may have taken the state back behind what was told of it.
     ask.current().await?;
     let (of, silences) = (Arc::clone(&reader), Arc::clone(&ask.silences));
-    let began = ask.pool.ask(move |state| {
+    let began = ask.pool.of(&reader.source).ask(move |state| {
         let feed = Feed::of(state, &of)?;
         let Some(last) = last else { return Ok((*feed.epoch(), None, feed::end(state)?)) };
         let last = feed.point(state, &last)?;
@@ -126,7 +127,7 @@ struct Following {
     /// When it was last sent anything.
     sent_at: Instant,
     tell: mpsc::Sender<Bytes>,
-    _place: OwnedSemaphorePermit,
+    _place: Share,
 }
 
 impl Following {
@@ -177,7 +178,7 @@ impl Following {
                 // Nothing more is told of a state that is no more.
                 if *feed.epoch() == epoch { read(&feed, state) } else { Err(Fault::Stopping) }
             };
-            match self.ask.pool.ask(read).await {
+            match self.ask.pool.of(&self.reader.source).ask(read).await {
                 Err(Fault::Busy | Fault::TooSlow) => {
                     sleep_until((looked_at + RETRY_MS).into()).await;
                 }

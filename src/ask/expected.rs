@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::Ask;
 use super::fault::Fault;
 use super::readers::Reader;
-use super::v1::{invalid, only, place};
+use super::v1::{invalid, only};
 use crate::clock::Timestamp;
 use crate::provider::Provider;
 use crate::settle::{EXPECTED_MAX, Expected, expect};
@@ -50,7 +50,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Fault> {
     only(request.uri().query(), &[])?;
-    let _place = place(&ask.saying)?;
+    let _place = ask.place(&ask.saying, reader)?;
     let body = read(request.into_body(), BODY_MS_MAX).await?;
     let mut said = parse(&body)?;
     drop(body);

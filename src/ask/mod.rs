@@ -24,6 +24,8 @@
 //! - Nothing that is asked holds up the writer of the state or keeps the write-ahead log from being
 //!   cut: a question is one short read, interrupted after `pool::QUERY_MS_MAX`, and its answer is
 //!   built before the first byte of it is sent. Many that overlap leave gaps (`gap`).
+//! - Whatever the readers of one source ask, those of another are answered: each source has a share of
+//!   every kind of place (`shares`).
 //!
 //! Never: a word of a message in a log or a metric; anything that sends, or changes what is kept, but
 //! for the indexes that lists are read through (`indexes`) and what an app says it sent (`expected`),
@@ -39,7 +41,6 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::settings::Source;
@@ -58,6 +59,7 @@ mod words;
 mod gap;
 mod indexes;
 mod pool;
+mod shares;
 
 mod shape;
 mod v2;
@@ -77,6 +79,7 @@ use fault::{Fault, Voice, json_answer};
 use indexes::Indexes;
 use pool::Pool;
 use readers::{Reader, Readers};
+use shares::{Share, Shares};
 use silence::Silences;
 
 /// How long a question waits for what was acknowledged before it to be settled.
@@ -118,11 +121,11 @@ pub struct Ask {
     /// What those who follow need not look at again.
     silences: Arc<Silences>,
     /// Places of questions that wait for news.
-    waiting: Arc<Semaphore>,
+    waiting: Arc<Shares>,
     /// Places of those who follow events.
-    following: Arc<Semaphore>,
+    following: Arc<Shares>,
     /// Places of those who say what they sent.
-    saying: Arc<Semaphore>,
+    saying: Arc<Shares>,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -156,9 +159,9 @@ impl Ask {
             indexes: Arc::new(indexes),
             pool: Pool::new(state, settled.clone(), emptier, gap::WAL_BYTES_MAX),
             silences: Arc::default(),
-            waiting: Arc::new(Semaphore::new(v1::WAITING_MAX)),
-            following: Arc::new(Semaphore::new(events::STREAMS_MAX)),
-            saying: Arc::new(Semaphore::new(expected::SAYING_MAX)),
+            waiting: Shares::new(v1::WAITING_MAX),
+            following: Shares::new(events::STREAMS_MAX),
+            saying: Shares::new(expected::SAYING_MAX),
             journal,
             settled,
             clock,
@@ -177,6 +180,7 @@ impl Ask {
         if !readers.is_empty() {
             self.indexes.make_later();
         }
+        self.pool.share(readers.sources());
         *self.readers.write().unwrap_or_else(PoisonError::into_inner) = readers;
     }
 
@@ -206,6 +210,11 @@ impl Ask {
     fn reader(&self, request: &Request<Incoming>) -> Result<Arc<Reader>, (Fault, Voice)> {
         let known = self.readers().authenticate(request.headers(), self.clock.now());
         known.map_err(|fault| (fault, token::voice(request.headers())))
+    }
+
+    /// A place for that reader among those who wait, follow or say; given back when it is dropped.
+    fn place(&self, shares: &Arc<Shares>, reader: &Reader) -> Result<Share, Fault> {
+        shares.take(&reader.source, self.readers().sources()).ok_or(Fault::Busy)
     }
 
     /// Waits until everything acknowledged so far is settled.

@@ -3,7 +3,8 @@
 //! A question is read in one transaction, so that all of it is of one moment. SQLite itself looks at the
 //! clock every some thousand steps and stops at the end of [`QUERY_MS_MAX`], whether or not anybody
 //! still waits for the answer: no reader keeps the write-ahead log from being cut for longer than that, and
-//! of many that overlap a [`Gap`] lets it be cut.
+//! of many that overlap a [`Gap`] lets it be cut. The readers of one source have half of the threads at
+//! most, where another source has readers too ([`Turns`]).
 //! The threads step back where receiving wants the processor, and are there from the first question on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +15,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{AcquireError, Semaphore, oneshot};
 
 use super::fault::Fault;
 use super::gap::Gap;
+use super::shares::Turns;
 use crate::background::step_back;
 use crate::settle::Settled;
 use crate::sqlite::checkpoint::Emptier;
@@ -40,6 +42,7 @@ pub(super) struct Pool {
     settled: Settled,
     /// As many as there are threads: a question that has a place is read at once.
     places: Arc<Semaphore>,
+    turns: Turns,
     gap: Arc<Gap>,
     threads: Mutex<Threads>,
 }
@@ -51,6 +54,12 @@ enum Threads {
     Working(Sender<Question>, Vec<JoinHandle<()>>),
     /// Nothing is read any more.
     Ended,
+}
+
+/// A question in the line of its source.
+pub(super) struct Asking<'p> {
+    pool: &'p Pool,
+    line: Arc<Semaphore>,
 }
 
 type Question = Box<dyn FnOnce(&mut Hand) + Send>;
@@ -77,33 +86,19 @@ impl Pool {
         emptier: Emptier,
         wal_bytes_max: u64,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(THREADS_MAX));
+        let (places, turns) = (Arc::new(Semaphore::new(THREADS_MAX)), Turns::new(THREADS_MAX));
         let gap = Arc::new(Gap::new(path.clone(), emptier, wal_bytes_max));
-        Self { path, settled, places, gap, threads: Mutex::new(Threads::None) }
+        Self { path, settled, places, turns, gap, threads: Mutex::new(Threads::None) }
     }
 
-    /// Asks one question: `read` runs on another thread, in one transaction.
-    pub(super) async fn ask<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Fault> {
-        self.gap.leave_if_long(&self.places, THREADS_MAX);
-        let place = Arc::clone(&self.places).acquire_owned();
-        let place = match tokio::time::timeout(PLACE_MS_MAX, place).await {
-            Ok(Ok(place)) => place,
-            Ok(Err(_)) => return Err(Fault::Stopping),
-            Err(_) => return Err(Fault::Busy),
-        };
-        let generation = self.settled.generation();
-        let (tell, told) = oneshot::channel();
-        self.hand_over(Box::new(move |hand| {
-            let answer = hand.ask(generation, read);
-            // Given back when the reading has ended, not when somebody stops waiting for it.
-            drop(place);
-            let _ = tell.send(answer);
-        }))?;
-        // Nothing is told by a reading that panics: a bug of ours.
-        told.await.unwrap_or(Err(Fault::Failed))
+    /// From now on so many sources have readers.
+    pub(super) fn share(&self, sources: usize) {
+        self.turns.share(sources);
+    }
+
+    /// For a question of a reader of `source`.
+    pub(super) fn of(&self, source: &Arc<str>) -> Asking<'_> {
+        Asking { pool: self, line: self.turns.line(source) }
     }
 
     fn hand_over(&self, question: Question) -> Result<(), Fault> {
@@ -148,6 +143,36 @@ impl Pool {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+impl Asking<'_> {
+    /// Asks it: `read` runs on another thread, in one transaction.
+    pub(super) async fn ask<T: Send + 'static>(
+        self,
+        read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let Self { pool, line } = self;
+        pool.gap.leave_if_long(&pool.places, THREADS_MAX);
+        let places = Arc::clone(&pool.places);
+        let place = async move {
+            Ok::<_, AcquireError>((line.acquire_owned().await?, places.acquire_owned().await?))
+        };
+        let place = match tokio::time::timeout(PLACE_MS_MAX, place).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return Err(Fault::Stopping),
+            Err(_) => return Err(Fault::Busy),
+        };
+        let generation = pool.settled.generation();
+        let (tell, told) = oneshot::channel();
+        pool.hand_over(Box::new(move |hand| {
+            let answer = hand.ask(generation, read);
+            // Given back when the reading has ended, not when somebody stops waiting for it.
+            drop(place);
+            let _ = tell.send(answer);
+        }))?;
+        // Nothing is told by a reading that panics: a bug of ours.
+        told.await.unwrap_or(Err(Fault::Failed))
     }
 }
 
@@ -319,9 +344,10 @@ mod tests {
                 Ok::<_, Fault>(())
             }
         };
+        let source: Arc<str> = Arc::from("a");
         let reader = || async {
             for _ in 0..questions / 2 {
-                world.pool.ask(read_for_long()).await.unwrap();
+                world.pool.of(&source).ask(read_for_long()).await.unwrap();
             }
         };
         tokio::join!(reader(), reader());
@@ -353,10 +379,46 @@ mod tests {
         let _: i64 = reading.query_row(count, [], |row| row.get(0)).unwrap();
         (0..16).for_each(|key| write(&world.settler.on_thread(), key));
         assert!(wal_bytes(&world.path) > 1 << 20);
+        let source: Arc<str> = Arc::from("a");
         for _ in 0..20 {
             let ask = |state: &Connection| Ok(state.query_row(count, [], |row| row.get(0))?);
-            let rows: i64 = world.pool.ask(ask).await.unwrap();
+            let rows: i64 = world.pool.of(&source).ask(ask).await.unwrap();
             assert_eq!(rows, 16);
+        }
+        world.pool.close();
+    }
+
+    #[tokio::test]
+    async fn a_source_whose_questions_are_slow_leaves_threads_to_another() {
+        let world = World::new(u64::MAX);
+        world.pool.share(2);
+        let [slow, other]: [Arc<str>; 2] = ["slow", "other"].map(Arc::from);
+        let (closed, gate) = channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let (begin, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let all: Vec<_> = (0..2 * THREADS_MAX)
+            .map(|_| {
+                let (pool, source) = (Arc::clone(&world.pool), Arc::clone(&slow));
+                let (begin, gate) = (begin.clone(), Arc::clone(&gate));
+                tokio::spawn(async move {
+                    let wait = move |_: &Connection| {
+                        let _ = begin.send(());
+                        let _ = gate.lock().unwrap().recv();
+                        Ok(())
+                    };
+                    pool.of(&source).ask(wait).await
+                })
+            })
+            .collect();
+        for _ in 0..THREADS_MAX / 2 {
+            begun.recv().await.unwrap();
+        }
+        // It is answered while half of the threads are taken, and many more questions wait for them.
+        world.pool.of(&other).ask(|_| Ok(())).await.unwrap();
+        assert!(begun.try_recv().is_err(), "no more than half are taken");
+        drop(closed);
+        for asked in all {
+            asked.await.unwrap().unwrap();
         }
         world.pool.close();
     }

@@ -3,6 +3,7 @@
 //! Whoever shows no right key is told the same whoever may ask, and even if nobody may: what is wrong is
 //! found out from what was shown, or it is that no reader has such a key.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,6 +80,11 @@ impl Readers {
     /// Whether nobody may ask.
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// How many sources they see.
+    pub(super) fn sources(&self) -> usize {
+        self.all.iter().map(|reader| &reader.source).collect::<HashSet<_>>().len()
     }
 
     /// Whether that one is still among them.

@@ -16,7 +16,6 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep_until, timeout_at};
 
 use super::fault::{Fault, Voice, json_answer};
@@ -175,7 +174,7 @@ async fn notification(
     };
     let wait = parse_wait(&wait).ok_or_else(|| invalid(NO_WAIT.to_owned()))?;
     let deadline = Instant::now() + wait;
-    let _place = place(&ask.waiting)?;
+    let _place = ask.place(&ask.waiting, reader)?;
     ask.current().await?;
     let mut settled = ask.settled.clone();
     loop {
@@ -206,6 +205,7 @@ fn has_ended(row: &NotificationRow, reader: &Reader) -> bool {
 async fn look(ask: &Ask, reader: &Arc<Reader>, id: &str) -> Result<Option<NotificationRow>, Fault> {
     let (id, reader) = (decoded(id), Arc::clone(reader));
     ask.pool
+        .of(&reader.source)
         .ask(move |state| {
             for form in forms_of(&id) {
                 if let Some(found) = asked::notification(state, &reader.source, &form)? {
@@ -215,11 +215,6 @@ async fn look(ask: &Ask, reader: &Arc<Reader>, id: &str) -> Result<Option<Notifi
             Ok(None)
         })
         .await
-}
-
-/// A place among those that wait, or stream; given back when it is dropped.
-pub(super) fn place(places: &Arc<Semaphore>) -> Result<tokio::sync::OwnedSemaphorePermit, Fault> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| Fault::Busy)
 }
 
 /// Reads `5s` or `500ms`; `None` if it is neither, or too long.
@@ -253,6 +248,7 @@ async fn receipts(
     ask.current().await?;
     let (id, reader) = (decoded(id), Arc::clone(reader));
     ask.pool
+        .of(&reader.source)
         .ask(move |state| {
             for form in forms_of(&id) {
                 let lines = time_line(state, &reader.source, &form, RECEIPTS_MAX + 1)?;

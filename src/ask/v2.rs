@@ -80,6 +80,7 @@ async fn notification(ask: &Ask, reader: &Arc<Reader>, id: &str) -> Result<Answe
     ask.current().await?;
     let reader = Arc::clone(reader);
     ask.pool
+        .of(&reader.source)
         .ask(move |state| {
             for form in forms_of(&id) {
                 if let Some(found) = asked::notification(state, &reader.source, &form)? {
@@ -103,6 +104,7 @@ async fn notifications(
     ask.current().await?;
     let reader = Arc::clone(reader);
     ask.pool
+        .of(&reader.source)
         .ask(move |state| {
             let rows = match begin(state, &reader, &list, asked::notification_place)? {
                 Begin::At(place) => {
@@ -128,6 +130,7 @@ async fn messages(
     ask.current().await?;
     let reader = Arc::clone(reader);
     ask.pool
+        .of(&reader.source)
         .ask(move |state| {
             let rows = match begin(state, &reader, &list, asked::message_place)? {
                 Begin::At(place) => asked::messages(state, &reader.source, place.as_ref(), PAGE)?,

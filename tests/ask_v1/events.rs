@@ -201,11 +201,13 @@ fn where_a_stream_begins_is_told_at_once_and_does_not_move_with_what_others_rece
 }
 
 #[test]
-fn so_many_may_follow_and_a_place_is_free_once_one_leaves() {
+fn so_many_of_a_source_may_follow_and_a_place_is_free_once_one_leaves() {
     let world = World::start();
+    // Half of the places: there is another source.
     let mut all: Vec<Following> =
-        (0..32).map(|_| Following::start(&world, PASSPORT, None)).collect();
+        (0..16).map(|_| Following::start(&world, PASSPORT, None)).collect();
     assert_eq!(request(&world, PASSPORT, None).0, 503);
+    let _other = Following::start(&world, VISA, None);
     world.hear("passport", &[receipt(1, "delivered", "sms", 0)]);
     for following in &mut all {
         assert_eq!(following.next().1["id"], id(1));
@@ -231,6 +233,30 @@ fn a_stream_ends_when_its_reader_is_not_configured_any_more() {
     world.hear("passport", &[receipt(2, "delivered", "sms", 0)]);
     assert_eq!(following.block(), None);
     assert_eq!(staying.next().1["id"], id(2));
+}
+
+/// What is told is more than sockets hold.
+#[test]
+fn a_client_that_stops_reading_is_cut_off_and_one_that_reads_is_not() {
+    let world = World::start();
+    let mut reading = Following::start(&world, PASSPORT, None);
+    let (status, stalled) = request(&world, PASSPORT, None);
+    assert_eq!(status, 200);
+    let told: Vec<Value> = (0..800)
+        .map(|number| {
+            let mut told = receipt(number, "delivered", "sms", number);
+            told["reference"] = Value::from("r".repeat(15_000));
+            told
+        })
+        .collect();
+    world.hear("passport", &told);
+    for number in 0..800 {
+        assert_eq!(reading.next().1["id"], id(number));
+    }
+    let mut stream = stalled.into_inner();
+    eventually("the end of the connection", || stream.write_all(b"x").is_err());
+    world.hear("passport", &[receipt(900, "delivered", "sms", 0)]);
+    assert_eq!(reading.next().1["id"], id(900));
 }
 
 /// A stopping receiver does not wait for who follows.

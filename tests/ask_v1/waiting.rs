@@ -87,10 +87,11 @@ fn a_wait_that_is_over_tells_what_is_known() {
 }
 
 #[test]
-fn so_many_may_wait_and_others_are_still_answered() {
+fn so_many_of_a_source_may_wait_and_others_are_still_answered() {
     let world = World::start();
+    // Half of the places: there is another source.
     let mut waiting: Vec<Client> =
-        (0..64).map(|_| asked(&world, PASSPORT, &path(1, "20s"))).collect();
+        (0..32).map(|_| asked(&world, PASSPORT, &path(1, "20s"))).collect();
     // All of them have a place once one more has none.
     let refused = || world.get(&path(1, "0s"), &PASSPORT.token()).status == 503;
     crate::support::eventually("a refusal", refused);
