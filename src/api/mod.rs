@@ -1,9 +1,9 @@
 //! What can be asked: health, metrics, whether everything acknowledged is settled, and, by readers, what
 //! is known of messages ([`crate::ask`]).
 //!
-//! On the admin listener only, which belongs on loopback or an inner network. Nothing here changes
-//! anything, except that a running receiver prunes, or keeps what a platform told, when [`control`] is asked to by someone who can
-//! read its control file.
+//! On the admin listener only, which belongs on loopback or an inner network. Whatever readers hold there, an
+//! operator is answered ([`places`]). Nothing here changes anything, except that a running receiver prunes, or
+//! keeps what a platform told, when [`control`] is asked to by someone who can read its control file.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,8 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::ask::{self, Ask};
 use crate::clock::Clock;
@@ -34,11 +33,14 @@ pub mod control;
 
 mod impatient;
 
-use control::Control;
-use impatient::Impatient;
+mod places;
 
-/// Open connections on the admin listener: a handful of probes and scrapers, and the apps that read.
-const CONNECTIONS_MAX: usize = 256;
+use control::Control;
+use impatient::{Impatient, Patience};
+use places::{Place, Places};
+
+/// Open connections on the admin listener: the apps that read, and a handful of probes and scrapers.
+const CONNECTIONS_MAX: usize = ask::ASKING_MAX + 64;
 
 /// The longest `/settled?wait=`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -49,8 +51,12 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a head: a reference to filter by may be long.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// How long a caller may take nothing of its answer.
-const WRITE_MS_MAX: Duration = Duration::from_secs(10);
+/// How long a caller may take to take its answer: the largest page, of 4 MiB, one minute and a half.
+const PATIENCE: Patience = Patience {
+    silent_ms_max: Duration::from_secs(10),
+    answer_ms_max: Duration::from_secs(30),
+    bytes_per_second_min: 64 << 10,
+};
 
 /// What the admin listener answers from.
 #[derive(Debug)]
@@ -115,30 +121,39 @@ impl Api {
 
     /// Serves `listener` until this future is dropped.
     pub async fn run(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(CONNECTIONS_MAX);
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let api = Arc::clone(&self);
-            let stream = Impatient::new(stream, WRITE_MS_MAX);
-            tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    let api = &api;
-                    async move { Ok::<_, Infallible>(api.answer(request).await) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_MAX)
-                    .max_buf_size(HEAD_BYTES_MAX)
-                    .serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "an admin connection ended early");
-                }
-                drop(place);
-            });
+            // Only now: nobody has to make room for a connection that never comes.
+            let place = places.admit().await;
+            tokio::spawn(Arc::clone(&self).serve_all(stream, place));
+        }
+    }
+
+    /// Serves one connection until it ends, or has to make room.
+    async fn serve_all(self: Arc<Self>, stream: TcpStream, place: Place) {
+        let stream = Impatient::new(stream, PATIENCE, Arc::clone(&place.guest));
+        let (api, guest) = (&*self, &*place.guest);
+        let service = service_fn(move |request| async move {
+            guest.serving();
+            let mut answer = api.answer(request).await;
+            let held = answer.extensions_mut().remove();
+            guest.answering(matches!(answer.body(), Either::Left(_)), held);
+            Ok::<_, Infallible>(answer)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "an admin connection ended early");
+            },
+            () = guest.leaves() => {}
         }
     }
 

@@ -118,9 +118,9 @@ pub(super) async fn answer(
     ask.current().await?;
     let deadline = Instant::now() + LOOKING_MS_MAX;
     loop {
-        let (reader, cursor) = (Arc::clone(reader), cursor.clone());
+        let (of, cursor) = (Arc::clone(reader), cursor.clone());
         let silences = Arc::clone(&ask.silences);
-        let look = move |state: &Connection| look(state, &reader, cursor.as_deref(), &silences);
+        let look = move |state: &Connection| look(state, &of, cursor.as_deref(), &silences);
         match ask.pool.of(&reader.source).ask(look).await? {
             Some(answer) => return Ok(answer),
             None if Instant::now() >= deadline => return Err(Fault::TooSlow),

@@ -88,6 +88,13 @@ pub const SETTLED_MS_MAX: Duration = Duration::from_millis(2_000);
 /// As many rows as the platforms put on a page, and bytes of text after which a page ends early.
 const PAGE: Bounds = Bounds { rows_max: 250, bytes_max: 4 << 20 };
 
+/// Readers that are answered at once, from the question's head until the answer is out.
+pub const ASKING_MAX: usize = 192;
+
+/// A place among them. It stands in the extensions of an answer, for whoever sends it to hold.
+#[derive(Clone, Debug)]
+pub struct Held(#[expect(dead_code, reason = "it is held, and dropped")] Arc<Share>);
+
 /// What an answer's body is made of: bytes that are there, or events as they happen.
 pub type Body = Either<Full<Bytes>, Stream>;
 
@@ -120,6 +127,8 @@ pub struct Ask {
     pool: Pool,
     /// What those who follow need not look at again.
     silences: Arc<Silences>,
+    /// Places of all questions.
+    asking: Arc<Shares>,
     /// Places of questions that wait for news.
     waiting: Arc<Shares>,
     /// Places of those who follow events.
@@ -159,6 +168,7 @@ impl Ask {
             indexes: Arc::new(indexes),
             pool: Pool::new(state, settled.clone(), emptier, gap::WAL_BYTES_MAX),
             silences: Arc::default(),
+            asking: Shares::new(ASKING_MAX),
             waiting: Shares::new(v1::WAITING_MAX),
             following: Shares::new(events::STREAMS_MAX),
             saying: Shares::new(expected::SAYING_MAX),
@@ -217,6 +227,11 @@ impl Ask {
         shares.take(&reader.source, self.readers().sources()).ok_or(Fault::Busy)
     }
 
+    /// The same among all who ask, for the answer to hold.
+    fn hold(&self, reader: &Reader) -> Result<Held, Fault> {
+        self.place(&self.asking, reader).map(|share| Held(Arc::new(share)))
+    }
+
     /// Waits until everything acknowledged so far is settled.
     async fn current(&self) -> Result<(), Fault> {
         let committed = self.journal.progress().committed();
@@ -225,6 +240,12 @@ impl Ask {
             Ok(false) | Err(_) => Err(Fault::NotSettled),
         }
     }
+}
+
+/// That answer, with the place of who asked.
+fn holding<B>(mut answer: Response<B>, held: Held) -> Response<B> {
+    answer.extensions_mut().insert(held);
+    answer
 }
 
 /// An answer of that, as JSON.

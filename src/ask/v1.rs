@@ -21,7 +21,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::fault::{Fault, Voice, json_answer};
 use super::query::{forms_of, pairs};
 use super::readers::Reader;
-use super::{Answer, Ask, changed, events, expected, written};
+use super::{Answer, Ask, changed, events, expected, holding, written};
 use crate::provider::ends::is_end;
 use crate::state::asked;
 use crate::state::read::NotificationRow;
@@ -124,17 +124,18 @@ async fn answer_to(
         return Ok(whole(json_answer(StatusCode::OK, DOCUMENT)));
     }
     let reader = ask.reader(&request).map_err(|(fault, _)| fault)?;
+    let held = ask.hold(&reader)?;
     let query = request.uri().query();
     let answer = match route {
-        Route::Notification(id) => notification(ask, &reader, id, query).await?,
-        Route::Receipts(id) => receipts(ask, &reader, id, query).await?,
-        Route::Events => return events::answer(ask, reader, &request).await,
-        Route::Expected => expected::answer(ask, &reader, request).await?,
+        Route::Notification(id) => notification(ask, &reader, id, query).await.map(whole),
+        Route::Receipts(id) => receipts(ask, &reader, id, query).await.map(whole),
+        Route::Events => events::answer(ask, reader, &request).await,
+        Route::Expected => expected::answer(ask, &reader, request).await.map(whole),
         Route::Changed | Route::OpenApi | Route::Other => {
-            changed::answer(ask, &reader, query).await?
+            changed::answer(ask, &reader, query).await.map(whole)
         }
     };
-    Ok(whole(answer))
+    answer.map(|answer| holding(answer, held))
 }
 
 /// An answer that is sent as it is.

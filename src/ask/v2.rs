@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::query::{List, forms_of, not_an_id};
 use super::readers::Reader;
 use super::shape::{Links, Message, Messages, Notification, Notifications};
-use super::{Ask, PAGE, written};
+use super::{Ask, PAGE, holding, written};
 use crate::state::asked::{self, Place};
 
 const NOTIFICATIONS: &str = "/v2/notifications";
@@ -67,12 +67,16 @@ pub(super) async fn answer(ask: &Ask, request: &Request<Incoming>) -> (&'static 
         Ok(reader) => reader,
         Err((fault, voice)) => return (label, fault.answer(voice)),
     };
+    let held = match ask.hold(&reader) {
+        Ok(held) => held,
+        Err(fault) => return (label, fault.answer(reader.voice())),
+    };
     let answer = match route {
         Route::Notification(id) => notification(ask, &reader, id).await,
         Route::Messages => messages(ask, &reader, request).await,
         Route::Notifications | Route::Other => notifications(ask, &reader, request).await,
     };
-    (label, answer.unwrap_or_else(|fault| fault.answer(reader.voice())))
+    (label, holding(answer.unwrap_or_else(|fault| fault.answer(reader.voice())), held))
 }
 
 async fn notification(ask: &Ask, reader: &Arc<Reader>, id: &str) -> Result<Answer, Fault> {

@@ -13,4 +13,5 @@ mod document;
 mod events;
 mod expected;
 mod feed;
+mod operator;
 mod waiting;
