@@ -295,6 +295,7 @@ pub fn remove(connection: &Connection, key: i64) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::awaited::{self, Look};
     use super::*;
     use crate::ends::Statuses;
     use crate::state::tables::SCHEMA;
@@ -395,12 +396,16 @@ mod tests {
         }
         let ids: Vec<String> = overdue_at(&state, 20).into_iter().map(|row| row.id).collect();
         assert_eq!(ids, ["n2", "n3", "n4"]);
-        let counts = count_overdue(&state, &ends(), at(20), at(0)).unwrap();
-        assert_eq!(counts, [("gc".to_owned(), 2), ("va".to_owned(), 1)]);
-        let is_any_open = |after| is_any_open(&state, "gc", &ends(), (at(after), at(4))).unwrap();
+        let (ends, rows_max) = (&ends(), 9);
+        let all = Look { ends, now: at(20), said_before: at(0), behind: i64::MIN, rows_max };
+        let looked = awaited::look(&state, &all).unwrap();
+        let overdue: Vec<i64> =
+            looked.iter().filter(|row| row.is_overdue).map(|row| row.key).collect();
+        assert_eq!(overdue, [2, 3, 4]);
+        let is_any_open = |after| is_any_open(&state, "gc", ends, (at(after), at(4))).unwrap();
         assert!(is_any_open(1) && !is_any_open(2), "between the second and the fourth is of va");
         let of_gc = |after| (at(after), at(2));
-        assert!(!super::is_any_open(&state, "gc", &ends(), of_gc(0)).unwrap(), "it has its end");
+        assert!(!super::is_any_open(&state, "gc", ends, of_gc(0)).unwrap(), "it has its end");
     }
 
     #[test]

@@ -360,7 +360,7 @@ fn told(connection: &Connection, source: &str, line: &Line) -> rusqlite::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::callback::ReceivedMessage;
+    use crate::callback::{Origin, ReceivedMessage};
     use crate::sqlite;
     use crate::state::epoch;
     use crate::state::tables::{SCHEMA, set_cursor};
