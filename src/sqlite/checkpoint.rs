@@ -142,13 +142,13 @@ impl Checkpointer {
     /// Starts checkpointing `path`, which its writer has already created. `failed` is told of an I/O
     /// error or damage: what the log held may not be in the file, and a later success proves nothing.
     pub fn start(path: &Path, schema: &'static Schema, failed: Failed) -> Result<Self, OpenError> {
-        let connection = open(path, schema, Access::Checkpoint)?;
+        let opened = (open(path, schema, Access::Checkpoint)?, inode(path));
         let shared = Arc::<Shared>::default();
         let thread = std::thread::Builder::new()
             .name(format!("{}-checkpoint", schema.what))
             .spawn({
                 let (shared, path) = (Arc::clone(&shared), path.to_owned());
-                move || work((connection, &path, schema), &shared, &failed)
+                move || work(opened, (&path, schema), &shared, &failed)
             })
             .map_err(|error| OpenError::Sqlite {
                 path: path.to_owned(),
@@ -174,13 +174,14 @@ impl Drop for Checkpointer {
 }
 
 fn work(
-    (mut connection, path, schema): (Connection, &Path, &Schema),
+    (mut connection, mut file): (Connection, Option<Inode>),
+    (path, schema): (&Path, &Schema),
     shared: &Shared,
     failed: &Failed,
 ) {
     // Holding up the writer is bounded; what could not be moved now is moved next time.
     let _ = connection.busy_timeout(PATIENCE);
-    let (mut file, mut last) = (inode(path), None);
+    let mut last = None;
     let mut stopping = false;
     while !stopping {
         let (stop, asked) = shared.wait(LOOK);
@@ -194,24 +195,43 @@ fn work(
         }
         // A file that was set aside has another in its place, with a log of its own.
         if inode(path) != file
-            && let Ok(other) = open(path, schema, Access::Checkpoint)
+            && let Some((other, its_file)) = open_anew(path, schema)
         {
-            let _ = other.busy_timeout(PATIENCE);
-            (connection, file) = (other, inode(path));
+            // The old one is closed by this. SQLite sees that its file was moved, and leaves the log alone
+            // that stands under its name now.
+            (connection, file) = (other, its_file);
         }
         let mode = match written {
             _ if !asked.is_empty() => Some(Mode::Truncate),
             Some((bytes, _)) => mode_for(bytes),
             None => None,
         };
-        let is_done = checkpoint(&connection, mode, failed);
+        let is_done = checkpoint(&connection, mode, failed) && inode(path) == file;
         asked.into_iter().for_each(|tell| tell(is_done));
-        let wal = std::fs::metadata(wal_path(path)).ok();
-        last = wal.map(|wal| (wal.len(), wal.modified().ok()));
+        if inode(path) == file {
+            let wal = std::fs::metadata(wal_path(path)).ok();
+            last = wal.map(|wal| (wal.len(), wal.modified().ok()));
+        }
     }
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
+/// The file that stands there now, once its writer has made a log of it: a connection that has seen it
+/// before that would checkpoint nothing and say that it is done.
+fn open_anew(path: &Path, schema: &Schema) -> Option<(Connection, Option<Inode>)> {
+    let file = inode(path);
+    let connection = open(path, schema, Access::Checkpoint).ok()?;
+    let mode = connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
+    if mode.ok()? != "wal" || inode(path) != file {
+        return None;
+    }
+    let _ = connection.busy_timeout(PATIENCE);
+    Some((connection, file))
+}
+
+/// Which file stands under a name: its device and its number there.
+type Inode = (u64, u64);
+
+fn inode(path: &Path) -> Option<Inode> {
     let file = std::fs::metadata(path).ok()?;
     Some((file.dev(), file.ino()))
 }
@@ -310,9 +330,33 @@ mod tests {
         }
         let new = writer(&path);
         write(&new, 1 << 20);
-        assert!(wal_bytes(&path) > 0);
         assert!(empty(&checkpointer));
-        assert_eq!(wal_bytes(&path), 0);
+        assert_eq!(std::fs::metadata(wal_path(&path)).unwrap().len(), 0, "it is there, and cut");
+        write(&new, 1 << 20);
+        let count = |path: &Path| -> i64 {
+            let reader = open(path, &SCHEMA, Access::Read).unwrap();
+            reader.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(count(&path), 2, "what is in its log is read by others");
+        assert_eq!(count(&aside), 1);
+    }
+
+    #[test]
+    fn a_thread_that_ends_leaves_the_log_of_another_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        drop(writer(&path));
+        let checkpointer = Checkpointer::start(&path, &SCHEMA, Box::new(|| {})).unwrap();
+        // Another in its place, which the thread cannot open: it is of something else.
+        std::fs::rename(&path, folder.path().join("aside.db")).unwrap();
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+        }
+        let other = Schema { application_id: 8, ..SCHEMA };
+        let new = open(&path, &other, Access::Write(Durability::Normal)).unwrap();
+        write(&new, 1 << 20);
+        drop(checkpointer);
+        assert!(wal_bytes(&path) > 0);
     }
 
     #[test]
