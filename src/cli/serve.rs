@@ -24,7 +24,7 @@ use crate::telemetry::start_logging;
 /// receiptd.db in this folder, and makes one source, `default`, whose token it prints once, to a
 /// terminal only.
 ///
-/// SIGHUP reads sources, tokens and readers again; SIGTERM or Ctrl-C finishes what is in flight and ends.
+/// SIGHUP reads sources, tokens, readers and upstreams again; SIGTERM or Ctrl-C finishes what is in flight and ends.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -143,15 +143,22 @@ fn reload(receiver: &Receiver, layers: &Layers) {
             log_warnings(&loaded);
             if receiver.needs_restart_for(&loaded.settings) {
                 tracing::warn!(
-                    "only sources, tokens, readers and TLS files are read again; the rest needs a restart"
+                    "only sources, tokens, readers, upstreams and TLS files are read again; the rest \
+                     needs a restart"
                 );
             }
-            receiver.reload(&loaded.settings.sources).map_err(|error| error.to_string())
+            let sources = loaded.settings.sources;
+            receiver.reload(&sources).map(|()| sources).map_err(|error| error.to_string())
         }
         Err(problems) => Err(problems.to_string()),
     };
     match result {
-        Ok(()) => tracing::info!("sources and tokens were read again and are in force"),
+        Ok(sources) => tracing::info!(
+            sources = sources.len(),
+            readers = sources.iter().map(|source| source.readers.len()).sum::<usize>(),
+            upstreams = sources.iter().filter(|source| source.upstream.is_some()).count(),
+            "sources with their tokens, readers and upstreams were read again and are in force"
+        ),
         Err(problem) => tracing::error!(problem, "not reloaded; the old settings stay in force"),
     }
 }
