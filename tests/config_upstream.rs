@@ -156,6 +156,34 @@ fn a_key_goes_over_https_or_stays_on_this_machine() {
 }
 
 #[test]
+fn a_prefix_is_kept_and_whatever_else_a_url_can_hold_is_refused_in_a_sentence() {
+    let key = "source.passport.upstream.base_url";
+    let at = |url: &str| gc(&LEAST.replace("https://api.notification.canada.ca", url));
+    for (url, prefix) in [
+        ("https://gateway.example", ""),
+        ("https://gateway.example/", ""),
+        ("https://gateway.example/notify", "/notify"),
+        ("https://gateway.example/notify/ca//", "/notify/ca"),
+        ("https://gateway.example/v2x", "/v2x"),
+    ] {
+        assert_eq!(at(url).upstream().base.path, prefix, "{url}");
+    }
+    for part in ["?a", "/?key=CANARY", "/notify?", "#", "/notify#CANARY", "/#"] {
+        let url = format!("https://gateway.example{part}").replace("CANARY", CANARY);
+        at(&url).assert_only(key, &["a URL with a query or a fragment", "leave out what follows"]);
+    }
+    for login in ["u@", "u:CANARY@", ":CANARY@"] {
+        let url = format!("https://{login}gateway.example/notify").replace("CANARY", CANARY);
+        at(&url).assert_only(key, &["a user or a password", "api_key_file"]);
+    }
+    for asked in ["/v2", "/v2/", "/notify/v2", "/v2/notifications", "/v2/received-text-messages"] {
+        let last = asked.trim_end_matches('/').rsplit('/').next().unwrap();
+        let words = ["the prefix before", &format!("leave out /{last}")];
+        at(&format!("https://gateway.example{asked}")).assert_only(key, &words);
+    }
+}
+
+#[test]
 fn a_key_that_every_user_may_read_is_refused() {
     for mode in [0o644, 0o606, 0o666] {
         let case = gc(LEAST).with_key(&key(), mode);

@@ -38,6 +38,9 @@ const EVERY_S: (u64, u64) = (1, 7 * 86_400);
 /// How far back a platform is asked, in seconds: from a minute to a year.
 const HORIZON_S: (u64, u64) = (60, 366 * 86_400);
 
+/// What a path that was copied from a platform's documentation may end in, and is not part of the base.
+const ASKED: [&str; 3] = ["/v2", "/notifications", "/received-text-messages"];
+
 const REQUESTS_PER_MINUTE: (u64, u64) = (1, 60_000);
 
 const ANSWER_MS: (u64, u64) = (1, 600_000);
@@ -45,7 +48,7 @@ const ANSWER_MS: (u64, u64) = (1, 600_000);
 /// A platform's read API, and how often it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Before what is asked for; its path does not end in `/`.
+    /// Before what is asked for; its path is empty or a prefix that does not end in `/`.
     pub base: Target,
     /// Who we are.
     pub api_key: ApiKey,
@@ -252,6 +255,11 @@ fn base_url(section: &mut Section<'_>, report: &mut Report) -> Checked<Target> {
     };
     // What is asked for begins with a slash.
     base.path.truncate(base.path.trim_end_matches('/').len());
+    if let Some(asked) = ASKED.iter().find(|asked| base.path.ends_with(**asked)) {
+        let expected = "the host and, behind a gateway, the prefix before what is asked for";
+        let hint = format!("leave out {asked}: it is put behind base_url");
+        return Err(report.problem_hinted(&at, quoted(&url.value), expected, Some(hint)));
+    }
     report.effective(&at, url.value.as_str());
     Ok(base)
 }
