@@ -295,7 +295,9 @@ fn made_older(db: &Path) {
          DROP TABLE awaited_ends; DROP VIEW expected; DROP TABLE expected_row; DROP TABLE epoch;
          DROP TABLE settled_by; PRAGMA user_version = 2",
     );
-    back(&journal::path_beside(db), "DROP TABLE expected_row; PRAGMA user_version = 3");
+    let journal = "DROP TABLE expected_row; ALTER TABLE identity DROP COLUMN pruned_before;
+                   DROP TABLE IF EXISTS upstream_round; PRAGMA user_version = 3";
+    back(&journal::path_beside(db), journal);
 }
 
 #[test]

@@ -139,11 +139,19 @@ async fn ask_all<K: Keep + Clone + Send>(
 ) -> Result<ExitCode, Failure> {
     let mut is_whole = true;
     for (source, upstream) in asked {
-        let (report, ended) = ask(source, upstream, args.since, state, keep.clone()).await?;
-        is_whole &= ended.is_ok();
-        tell(&source.name, &report, ended, args.dry_run, out).map_err(Failure::output)?;
+        let asked = ask(source, upstream, args.since, state, keep.clone()).await?;
+        is_whole &= asked.ended.is_ok();
+        tell(&source.name, asked, args.dry_run, out).map_err(Failure::output)?;
     }
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(Failure::NO) })
+}
+
+/// What asking one platform came to.
+struct Asked {
+    report: Report,
+    ended: Result<(), Ended>,
+    /// What was created before this was pruned, and so not asked for.
+    cut: Option<Timestamp>,
 }
 
 async fn ask<K: Keep + Send>(
@@ -152,15 +160,19 @@ async fn ask<K: Keep + Send>(
     since: Option<Moment>,
     state: &Path,
     keep: K,
-) -> Result<(Report, Result<(), Ended>), Failure> {
+) -> Result<Asked, Failure> {
     let clock = Clock::system();
+    let known = Known::new(state, ends::of([(&*source.name, source.dialect.provider)]));
+    let pruned = known.pruned_before();
+    let pruned = pruned.map_err(|error| Failure::new(Failure::IO, error.to_string()))?;
+    let (order, cut) = order(upstream, since, pruned, clock.now());
     let platform = Platform::open(upstream, source.dialect.provider, clock.clone())
         .map_err(|error| Failure::new(Failure::CONFIG, error))?;
     let bar = progress::bar("asking");
     let mut round = Round {
         source: Arc::clone(&source.name),
         platform: &platform,
-        known: &Known::new(state, ends::of([(&*source.name, source.dialect.provider)])),
+        known: &known,
         keep,
         budget: &mut Budget::new(upstream.requests_per_minute_max),
         memory: &mut Memory::default(),
@@ -171,26 +183,31 @@ async fn ask<K: Keep + Send>(
         report: Report::default(),
         seen: Seen::default(),
     };
-    let ended = round.run(order(upstream, since, clock.now())).await;
+    let ended = round.run(order).await;
     let report = round.report;
     bar.finish_and_clear();
-    Ok((report, ended))
+    Ok(Asked { report, ended, cut })
 }
 
-fn order(upstream: &Upstream, since: Option<Moment>, now: Timestamp) -> Order {
+/// What to ask for, and what was created before which time was pruned, if that cuts it.
+fn order(
+    upstream: &Upstream,
+    since: Option<Moment>,
+    pruned: Option<Timestamp>,
+    now: Timestamp,
+) -> (Order, Option<Timestamp>) {
     let horizon = before(now, upstream.horizon);
-    let down_to = since.map_or(horizon, |since| since.at(now));
-    Order { now, down_to, horizon: horizon.min(down_to), ids_max: usize::MAX }
+    let wanted = since.map_or(horizon, |since| since.at(now));
+    let cut = pruned.filter(|pruned| *pruned > wanted);
+    let down_to = cut.unwrap_or(wanted);
+    let floor = cut.unwrap_or(horizon.min(wanted));
+    let horizon = horizon.min(wanted);
+    (Order { now, down_to, horizon, floor, ids_max: usize::MAX }, cut)
 }
 
-fn tell(
-    source: &str,
-    report: &Report,
-    ended: Result<(), Ended>,
-    is_dry: bool,
-    out: &mut dyn Write,
-) -> std::io::Result<()> {
-    let Report { requests, seen, not_found, unreadable, cut_instants, .. } = report;
+fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    let Asked { report, ended, cut } = asked;
+    let Report { requests, seen, not_found, unreadable, cut_instants, .. } = &report;
     writeln!(out, "{source}: asked {requests} times, told of {seen} notifications and messages")?;
     let healed: Vec<String> =
         report.healed().filter(|(_, count)| *count > 0).map(in_words).collect();
@@ -198,6 +215,9 @@ fn tell(
         (true, _) => writeln!(out, "  nothing was missing")?,
         (false, true) => writeln!(out, "  would heal {}", healed.join(", "))?,
         (false, false) => writeln!(out, "  healed {}", healed.join(", "))?,
+    }
+    if let Some(cut) = cut {
+        writeln!(out, "  what was created before {cut} was pruned and is not asked for")?;
     }
     if *not_found > 0 {
         writeln!(out, "  the platform does not know {not_found} that have not come to an end")?;

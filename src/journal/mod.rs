@@ -36,8 +36,8 @@ pub mod reader;
 pub use progress::Progress;
 pub use schema::{
     AskedThrough, SCHEMA, SourceRow, adopt, count_between, forget, forget_sinks_but, journal_id,
-    keep_credential, last_seq, lost_sources, old_prefix, pruned_through, remember_sink, sink_had,
-    sink_since,
+    keep_credential, last_seq, lost_sources, note_pruned_before, old_prefix, pruned_before,
+    pruned_through, remember_sink, sink_had, sink_since,
 };
 pub use space::{free_bytes, reserve_path};
 pub(crate) use writer::AbortOnPanic;

@@ -9,7 +9,8 @@ use crate::state;
 
 /// The journal file. `callback` is public and stable; the rest is ours:
 ///
-/// - `identity`: which journal this is, and up to where callbacks were pruned;
+/// - `identity`: which journal this is, up to where callbacks were pruned, and what was created before
+///   which time is not to come back;
 /// - `upstream`: down to which point each source's platform was last asked for everything;
 /// - `source`: how the callbacks of each source were last configured to be read, so that the
 ///   journal can be settled without the configuration;
@@ -62,6 +63,7 @@ pub const SCHEMA: Schema = Schema {
         ) STRICT, WITHOUT ROWID;",
         state::expected_table!(),
         state::expected_overdue!(),
+        "ALTER TABLE identity ADD COLUMN pruned_before TEXT;",
     ],
 };
 
@@ -211,6 +213,30 @@ pub fn journal_id(connection: &Connection) -> rusqlite::Result<String> {
 /// Callbacks up to and including this position were pruned.
 pub fn pruned_through(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT pruned_through FROM identity", [], |row| row.get(0))
+}
+
+/// What was created before this was pruned and is not to be fetched again; `None` if nothing was, and
+/// in a journal that no writer of this version has opened yet.
+pub fn pruned_before(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+    let sql = "SELECT 1 FROM pragma_table_info('identity') WHERE name = 'pruned_before'";
+    if !connection.prepare_cached(sql)?.exists([])? {
+        return Ok(None);
+    }
+    let text: Option<String> =
+        connection.query_row("SELECT pruned_before FROM identity", [], |row| row.get(0))?;
+    text.map(|text| text.parse().map_err(unreadable)).transpose()
+}
+
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+}
+
+/// Notes that what was created before this is not to be fetched again; an earlier time changes nothing.
+pub fn note_pruned_before(connection: &Connection, before: Timestamp) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE identity SET pruned_before = max(coalesce(pruned_before, ''), ?1)")?
+        .execute([before.to_string()])
+        .map(drop)
 }
 
 /// The highest position ever given, whether its callback is still there or not.

@@ -69,7 +69,7 @@ impl<K: Keep + Send> Round<'_, K> {
                 if ids.left > 0 && is_uuid(&row.id) && !self.memory.gone.contains(&row.key) {
                     // Before it is asked for, as below.
                     self.memory.overdue_through = row.key;
-                    self.ask_for(&row.id, row.key, ids).await?;
+                    self.ask_for(&row.id, row.key, Some(row.key), ids).await?;
                 }
             }
             if is_last || ids.left == 0 || behind >= through {
@@ -118,7 +118,7 @@ impl<K: Keep + Send> Round<'_, K> {
                     // Before it is asked for: one that cannot be must not be in the way for ever.
                     self.memory.asked_through = row.key;
                 }
-                self.ask_for(&row.id, row.key, ids).await?;
+                self.ask_for(&row.id, row.key, None, ids).await?;
             }
             if is_last || behind >= through {
                 return Ok(());
@@ -128,13 +128,19 @@ impl<K: Keep + Send> Round<'_, K> {
 
     /// Asks for one, and has it kept if it is news. That the platform does not know it, or shows what
     /// cannot be read, is no reason to stop, unless it is so for many in a row.
-    async fn ask_for(&mut self, id: &str, key: i64, ids: &mut Ids) -> Result<(), Ended> {
+    async fn ask_for(
+        &mut self,
+        id: &str,
+        key: i64,
+        expected: Option<i64>,
+        ids: &mut Ids,
+    ) -> Result<(), Ended> {
         ids.left -= 1;
         self.seen.open.insert(id.to_owned());
         match self.ask(Question::Notification(id)).await {
             Ok(page) => {
                 ids.wrong_in_a_row = 0;
-                self.take(page).await
+                self.take(page, expected).await
             }
             Err(Fault::NotFound) => {
                 self.report.not_found += 1;

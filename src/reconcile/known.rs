@@ -5,6 +5,10 @@
 //! callbacks leave out (those of GC Notify name no template) comes along with that and is no news by
 //! itself, or everything would be appended once more. It reads the state through a connection of its own that is
 //! opened anew for each look, so a state file that was set aside meanwhile is noticed.
+//!
+//! What was [pruned](crate::settle::prune) is not known any more, and is no news all the same: what was
+//! created before the time that the journal notes is news only if it is known, or if the app says that
+//! it sent it. An answer that was on its way while somebody pruned is judged by that too.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +17,11 @@ use rusqlite::Connection;
 use crate::callback::{Event, Fingerprint, News, Standing};
 use crate::clock::Timestamp;
 use crate::ends::Ends;
+use crate::journal::{self, pruned_before};
 use crate::merge::Facts;
 use crate::provider::polled::{Said, is_uuid};
 use crate::sqlite::{self, Access, OpenError};
-use crate::state::expected::{Overdue, Question, overdue};
+use crate::state::expected::{self, Overdue, Question, overdue};
 use crate::state::outstanding::{self, Outstanding};
 use crate::state::tables::SCHEMA;
 use crate::state::write::{find_message, find_notification};
@@ -50,6 +55,10 @@ impl Heals {
             Self::Version => "version",
         }
     }
+
+    fn is_of_what_is_unknown(self) -> bool {
+        matches!(self, Self::Notification | Self::Message)
+    }
 }
 
 /// Why it cannot be told what is known.
@@ -59,21 +68,22 @@ pub enum Unknown {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// SQLite says why.
-    #[error("failed to read the state: {0}")]
+    #[error("failed to read what is known: {0}")]
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// What the state file knows.
+/// What the state file knows, and the journal beside it.
 #[derive(Clone, Debug)]
 pub struct Known {
+    journal: PathBuf,
     state: PathBuf,
     ends: Ends,
 }
 
 impl Known {
-    /// Of the file at that path; with what is an end in the sources that it is asked about.
+    /// Of the state at that path; with what is an end in the sources that it is asked about.
     pub fn new(state: &Path, ends: Ends) -> Self {
-        Self { state: state.to_owned(), ends }
+        Self { journal: journal::path_beside(state), state: state.to_owned(), ends }
     }
 
     /// Whether an answer tells of a notification that has not come to an end.
@@ -88,14 +98,39 @@ impl Known {
         }
     }
 
-    /// What each of these would heal; `None` where it says nothing new.
+    /// What each of these would heal; `None` where it says nothing new. `expected` is the key of what
+    /// the app said it sent, where that is why it was asked for.
     ///
     /// # Errors
-    /// If the state cannot be read.
-    pub fn look(&self, source: &str, said: &[Said]) -> Result<Vec<Option<Heals>>, Unknown> {
+    /// If the files cannot be read.
+    pub fn look(
+        &self,
+        source: &str,
+        said: &[Said],
+        expected: Option<i64>,
+    ) -> Result<Vec<Option<Heals>>, Unknown> {
         let state = self.open()?;
         let heals = said.iter().map(|said| heals(&state, source, &said.event));
-        Ok(heals.collect::<rusqlite::Result<_>>()?)
+        let mut heals = heals.collect::<rusqlite::Result<Vec<_>>>()?;
+        if expected.map_or(Ok(false), |key| expected::has(&state, key))? {
+            return Ok(heals);
+        }
+        // After the state was read: whoever prunes makes the note before anything is removed.
+        let Some(pruned) = self.pruned_before()? else { return Ok(heals) };
+        for (heals, said) in heals.iter_mut().zip(said) {
+            let is_pruned = said.created_at.is_some_and(|at| at < pruned);
+            heals.take_if(|heals| is_pruned && heals.is_of_what_is_unknown());
+        }
+        Ok(heals)
+    }
+
+    /// What was created before this was pruned, if anything was.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub fn pruned_before(&self) -> Result<Option<Timestamp>, Unknown> {
+        let journal = sqlite::open(&self.journal, &journal::SCHEMA, Access::Read)?;
+        Ok(pruned_before(&journal)?)
     }
 
     /// The notifications of that source that have not come to an end, first heard of at or after

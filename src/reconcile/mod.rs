@@ -14,6 +14,8 @@
 //!   that the pages of this round will not show, by their ids, those heard of longest ago first; then
 //!   on the newest pages, down to the last point known; once a day down to the horizon, because a
 //!   status can change after it looked final;
+//! - what was pruned does not come back: nothing is asked for, and nothing appended, that was created
+//!   before what was thrown away, but for what is still known or expected;
 //! - there are no more requests in any minute than configured, and the pause after a failure grows;
 //! - only the configured host is talked to, an answer has a bound in bytes and in time, and none of
 //!   its words, and no key, gets into a log;

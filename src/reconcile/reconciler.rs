@@ -212,7 +212,11 @@ impl Follower {
         let now = self.parts.clock.now();
         // A point that cannot be read is as good as none.
         let noted = self.noted().filter(|noted| noted.point <= now && noted.swept_at <= now);
-        let (order, is_sweep) = order(&self.source.upstream, noted, now);
+        let pruned = match self.known.pruned_before() {
+            Ok(pruned) => pruned,
+            Err(unknown) => return (Report::default(), Err(unknown.into())),
+        };
+        let (order, is_sweep) = order(&self.source.upstream, (noted, pruned), now);
         let mut round = Round {
             source: Arc::clone(&self.source.name),
             platform,
@@ -331,13 +335,18 @@ fn asked_to_wait(ended: &Result<(), Ended>) -> Duration {
     }
 }
 
-/// What to ask for now, and whether that is everything down to the horizon.
-fn order(upstream: &Upstream, noted: Option<AskedThrough>, now: Timestamp) -> (Order, bool) {
+/// What to ask for now, and whether that is everything down to the horizon, or to what was pruned.
+fn order(
+    upstream: &Upstream,
+    (noted, pruned): (Option<AskedThrough>, Option<Timestamp>),
+    now: Timestamp,
+) -> (Order, bool) {
     let horizon = before(now, upstream.horizon);
+    let floor = pruned.map_or(horizon, |pruned| pruned.max(horizon));
     let is_sweep = noted.is_none_or(|noted| noted.swept_at.plus_seconds(SWEEP_S) <= now);
     let point = noted.filter(|_| !is_sweep).map(|noted| noted.point.plus_seconds(-OVERLAP_S));
-    let down_to = point.map_or(horizon, |point| point.max(horizon));
-    (Order { now, down_to, horizon, ids_max: ids_max(upstream) }, is_sweep)
+    let down_to = point.map_or(floor, |point| point.max(floor));
+    (Order { now, down_to, horizon, floor, ids_max: ids_max(upstream) }, is_sweep)
 }
 
 /// Half of what may be asked until the next round: the pages must have their turn.

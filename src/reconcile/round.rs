@@ -75,6 +75,9 @@ pub struct Order {
     pub down_to: Timestamp,
     /// What was created before this is not asked for by id either.
     pub horizon: Timestamp,
+    /// No list is read further down, not to end what was begun earlier either: the horizon, or the time
+    /// before which everything was pruned. By its id, what is still known is asked for all the same.
+    pub floor: Timestamp,
     /// Notifications asked for by id; the rest have their turn in the next round.
     pub ids_max: usize,
 }
@@ -208,7 +211,7 @@ impl<K: Keep + Send> Round<'_, K> {
             // If this one breaks off too, what was behind it is read from there.
             self.read(list, scan, order).await?;
             if let Some(BrokenOff { scan, .. }) = broken {
-                self.read(list, scan, order).await?;
+                self.read(list, scan.no_deeper_than(order.floor), order).await?;
             }
         }
         Ok(())
@@ -239,7 +242,7 @@ impl<K: Keep + Send> Round<'_, K> {
         let shown: Vec<Shown> = page.said.iter().map(shown).collect();
         let open = page.said.iter().filter(|said| self.known.is_open(&self.source, said));
         self.seen.open.extend(open.map(|said| said.event.id().to_owned()));
-        self.take(page).await?;
+        self.take(page, None).await?;
         scan.take(&shown, elements);
         Ok(())
     }
@@ -272,13 +275,13 @@ impl<K: Keep + Send> Round<'_, K> {
         }
     }
 
-    /// Has what is news kept.
-    pub(super) async fn take(&mut self, page: Page) -> Result<(), Ended> {
+    /// Has what is news kept. `expected`: as of [`Known::look`].
+    pub(super) async fn take(&mut self, page: Page, expected: Option<i64>) -> Result<(), Ended> {
         self.report.seen += page.said.len() as u64;
         self.report.unreadable += page.unreadable as u64;
         // Without knowing what is acknowledged and not settled yet, it would be taken for news.
         self.keep.ready().await?;
-        let heals = self.known.look(&self.source, &page.said)?;
+        let heals = self.known.look(&self.source, &page.said, expected)?;
         let at = self.clock.now();
         let news = page.said.into_iter().zip(heals);
         let pieces: Vec<Piece> = news

@@ -10,6 +10,9 @@
 //! is told before what it is told of is gone. What a sink was given up on, the parked changes, goes
 //! with the callback that caused it: a change holds what its callback said.
 //!
+//! Before anything is removed, the journal notes before which time what was created is not to come back:
+//! a platform that is asked still shows it. A crash, or a round of asking meanwhile, finds the note there.
+//!
 //! Each step is a short transaction on the one writing connection of its file ([`Hands`]), so
 //! callers wait for a step at most; those on the journal's take as many rows as fit into a few
 //! milliseconds on this machine ([`Stride`]). What is left in a write-ahead log is moved beside the
@@ -23,7 +26,7 @@ use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::journal::reader::Reader;
-use crate::journal::{count_between, forget, old_prefix};
+use crate::journal::{count_between, forget, note_pruned_before, old_prefix};
 use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, Access, OpenError};
 use crate::state::expected::{self, old_expected};
@@ -50,6 +53,10 @@ const CHECKPOINT_TRIES: u32 = 50;
 
 /// The pause between two tries.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(40);
+
+/// So much may the clocks of the platforms be behind ours: they refuse who is further away than half of
+/// it. What is cut by is our clock, when something arrived; what is told of it is theirs.
+const CLOCKS_DIFFER_S: i64 = 60;
 
 /// What to prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +182,10 @@ pub fn prune(
     let owed = first_not_parked(&state_reader)?;
     let through = owed.map_or(old, |key| old.min(tables::seq_of(key) - 1));
     let held_back_by_sinks = count_between(reader.connection(), through, old)?;
+    if !order.bodies_only {
+        let gone = order.before.plus_seconds(CLOCKS_DIFFER_S).min(order.now);
+        hands.on_journal(Box::new(move |journal| note_pruned_before(journal, gone).map(|()| 0)))?;
+    }
     let mut pruned = Pruned { held_back_by_sinks, ..Pruned::default() };
     let from = reader.pruned_through()?;
     let mut stride = Stride::new();
@@ -441,6 +452,20 @@ mod tests {
         assert_eq!(prune_before(&files, 6, false).unwrap(), (pruned(0, 0), vec![]));
         assert_eq!(known(&state_of(&files)), [""; 0]);
         assert_eq!(known(&files.journal_writer()), [""; 0]);
+    }
+
+    #[test]
+    fn the_journal_notes_what_is_not_to_come_back_and_an_earlier_time_changes_nothing() {
+        let files = Files::settled(&["a", "b", "c", "d", "e"]);
+        let noted = || crate::journal::pruned_before(&files.journal_writer()).unwrap();
+        prune_before(&files, 3, true).unwrap();
+        assert_eq!(noted(), None, "of bodies alone nothing is forgotten");
+        prune_before(&files, 3, false).unwrap();
+        assert_eq!(noted(), Some(at(3 + CLOCKS_DIFFER_S)));
+        prune_before(&files, 2, false).unwrap();
+        assert_eq!(noted(), Some(at(3 + CLOCKS_DIFFER_S)));
+        prune_before(&files, 2_000, false).unwrap();
+        assert_eq!(noted(), Some(at(1_000)), "what is to come is not pruned yet");
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn setup() -> (Platform, Setup, String) {
 
 impl Setup {
     /// Runs a command with the configuration and this section behind it.
-    fn command(&self, section: &str, arguments: &[&str]) -> Ended {
+    pub fn command(&self, section: &str, arguments: &[&str]) -> Ended {
         let own = fs::read_to_string(self.write()).unwrap();
         let config = self.path("command.toml");
         fs::write(&config, format!("{own}{section}")).unwrap();

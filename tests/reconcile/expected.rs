@@ -17,7 +17,7 @@ use crate::support::{
 use crate::{call_back, round, setup, setup_with, statuses};
 
 /// While no receiver runs: the app said then that it sent this.
-fn say(setup: &Setup, at: Timestamp, body: &str) {
+pub fn say(setup: &Setup, at: Timestamp, body: &str) {
     let access = Access::Write(Durability::Full);
     let journal = sqlite::open(&setup.journal(), &journal::SCHEMA, access).unwrap();
     let sql = "INSERT INTO callback (source, received_at, body, origin) VALUES (?1, ?2, ?3, ?4)";
@@ -25,7 +25,7 @@ fn say(setup: &Setup, at: Timestamp, body: &str) {
     journal.execute(sql, row).unwrap();
 }
 
-fn said(number: usize, deadline: Timestamp) -> String {
+pub fn said(number: usize, deadline: Timestamp) -> String {
     let id = id(number);
     format!(r#"{{"id": "{id}", "reference": "mine-{number}", "deadline": "{deadline}"}}"#)
 }

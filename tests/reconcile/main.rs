@@ -7,6 +7,7 @@ mod support;
 mod by_hand;
 mod expected;
 mod healing;
+mod pruned;
 mod troubles;
 
 use std::fs::{self, Permissions};
