@@ -17,6 +17,8 @@
 //! - what was pruned does not come back: nothing is asked for, and nothing appended, that was created
 //!   before what was thrown away, but for what is still known or expected;
 //! - there are no more requests in any minute than configured, and the pause after a failure grows;
+//! - a list counts as read once the platform has shown its end, and for no other reason: one that shows
+//!   a page again, or no end, is told of, and the point does not move;
 //! - only the configured host is talked to, an answer has a bound in bytes and in time, and none of
 //!   its words, and no key, gets into a log;
 //! - an upstream that is down, slow, wrong or limiting costs a round and nothing else. It runs on a

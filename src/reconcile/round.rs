@@ -243,8 +243,9 @@ impl<K: Keep + Send> Round<'_, K> {
         let open = page.said.iter().filter(|said| self.known.is_open(&self.source, said));
         self.seen.open.extend(open.map(|said| said.event.id().to_owned()));
         self.take(page, None).await?;
-        scan.take(&shown, elements);
-        Ok(())
+        // What the page shows is kept all the same.
+        let read_on = scan.take(&shown, elements);
+        read_on.map_err(|astray| Ended::Upstream(Fault::wrong(astray.to_string())))
     }
 
     fn break_off(&mut self, list: List, scan: Scan, order: Order) {

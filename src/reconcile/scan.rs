@@ -3,13 +3,36 @@
 //! Pages of `/v2` follow an id, and the platform takes that for the instant at which it was created:
 //! it shows what is *strictly older*. Where several were created in one instant and a page ends between
 //! them, whoever follows the last one, as the platform's own `next` does, never sees the rest. So a
-//! scan follows the last one that is newer than the oldest instant of the page: the next page begins
+//! scan follows the oldest one that is newer than the oldest instant of the page: the next page begins
 //! with that instant, whole, and a few are shown twice. Only where one instant fills a page is there no
 //! way on but past it.
 //!
-//! A page that is shorter than an earlier one of the same scan is the last.
+//! A list ends with a page that is empty, however short those before it are, or with one that reaches
+//! the point. It is never taken for read because of anything else: a platform that shows a page again
+//! in place of the next, or one that nothing can follow, is [`Astray`], and so is a list that does not
+//! end within [`PAGES_MAX`]. What was asked for then is what is asked for when somebody goes on.
+
+use std::collections::HashSet;
 
 use crate::clock::Timestamp;
+
+/// Pages of one list that are read one after the other: two and a half million notifications, where a
+/// page has 250. The next round goes on behind them.
+pub const PAGES_MAX: u32 = 10_000;
+
+/// Why there is no telling what else is in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Astray {
+    /// The place that was asked for was ignored.
+    #[error("a page is shown again in place of the next")]
+    ShownAgain,
+    /// Nothing on a page has an id.
+    #[error("nothing of a page has an id that the next could follow")]
+    NoWayOn,
+    /// There is always one more.
+    #[error("a list has more than {PAGES_MAX} pages")]
+    Endless,
+}
 
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +60,12 @@ pub struct Scan {
     down_to: Timestamp,
     /// `None` once everything down to there was shown.
     next: Option<Place>,
+    /// When what `next` follows was created, if it follows anything and that is known.
+    follows: Option<Timestamp>,
+    /// Ids of the page before.
+    before: HashSet<String>,
+    /// Pages since it was begun, or gone on with.
+    pages: u32,
     /// The longest page so far.
     longest: usize,
     /// The oldest instant so far.
@@ -48,13 +77,22 @@ pub struct Scan {
 impl Scan {
     /// From the page at `first` down to what was created before `down_to`.
     pub fn new(first: Place, down_to: Timestamp) -> Self {
-        Self { down_to, next: Some(first), longest: 0, reached: None, cut_instants: 0 }
+        Self {
+            down_to,
+            next: Some(first),
+            follows: None,
+            before: HashSet::new(),
+            pages: 0,
+            longest: 0,
+            reached: None,
+            cut_instants: 0,
+        }
     }
 
-    /// The same, down to another point from where it is.
+    /// The same, to go on with later from where it is, down to another point.
     #[must_use]
     pub fn as_deep_as(self, down_to: Timestamp) -> Self {
-        Self { down_to, ..self }
+        Self { down_to, pages: 0, ..self }
     }
 
     /// The same, but not further down than that.
@@ -73,32 +111,64 @@ impl Scan {
         self.reached
     }
 
-    /// The page that was asked for shows these, in this order. `elements` counts those with it that
-    /// could not be understood.
-    pub fn take(&mut self, shown: &[Shown], elements: usize) {
-        let Some(asked) = self.next.take() else { return };
+    /// The page that was asked for shows these, in any order. `elements` counts those with it that have
+    /// no id.
+    ///
+    /// # Errors
+    /// If the list cannot be read any further.
+    pub fn take(&mut self, shown: &[Shown], elements: usize) -> Result<(), Astray> {
+        let Some(asked) = self.next.clone() else { return Ok(()) };
+        if elements == 0 {
+            self.next = None;
+            return Ok(());
+        }
+        if self.is_shown_again(shown) {
+            return Err(Astray::ShownAgain);
+        }
+        self.pages += 1;
         let oldest = shown.iter().filter_map(|shown| shown.created_at).min();
         self.reached = [self.reached, oldest].into_iter().flatten().min();
-        let is_last = elements == 0 || elements < self.longest;
-        self.longest = self.longest.max(elements);
-        if is_last || oldest.is_some_and(|oldest| oldest < self.down_to) {
-            return;
+        if oldest.is_some_and(|oldest| oldest < self.down_to) {
+            self.next = None;
+            return Ok(());
         }
-        self.next = match &asked {
-            Place::Page(number) => Some(Place::Page(number + 1)),
-            Place::Newest | Place::OlderThan(_) => self.behind(shown, oldest),
-        };
-        // A page that leads to itself would be asked for for ever.
-        self.next.take_if(|next| *next == asked);
+        match asked {
+            Place::Page(number) => self.next = Some(Place::Page(number + 1)),
+            Place::Newest | Place::OlderThan(_) => self.follow(shown, elements)?,
+        }
+        self.longest = self.longest.max(elements);
+        self.before = shown.iter().map(|shown| shown.id.clone()).collect();
+        if self.pages >= PAGES_MAX { Err(Astray::Endless) } else { Ok(()) }
     }
 
-    fn behind(&mut self, shown: &[Shown], oldest: Option<Timestamp>) -> Option<Place> {
-        let is_newer = |shown: &&Shown| shown.created_at > oldest;
-        let follow = shown.iter().rev().find(is_newer).or_else(|| {
-            self.cut_instants += usize::from(shown.len() > 1);
-            shown.last()
+    /// Whether this is no page behind what was asked for. Pages may overlap by an instant, so that the
+    /// last of a list can show nothing new; but then all of it is older than what it follows. Numbered
+    /// pages move on while messages are sent: some of the page before may stand on the next.
+    fn is_shown_again(&self, shown: &[Shown]) -> bool {
+        if shown.is_empty() || self.before.is_empty() {
+            return false;
+        }
+        let is_none_new = shown.iter().all(|shown| self.before.contains(&shown.id));
+        let Some(follows) = self.follows else {
+            return is_none_new && shown.len() >= self.before.len();
+        };
+        let is_older = |shown: &Shown| shown.created_at.map(|at| at < follows);
+        let are_all_older = shown.iter().all(|shown| is_older(shown) == Some(true));
+        let is_none_older = shown.iter().all(|shown| is_older(shown) == Some(false));
+        is_none_older || is_none_new && !are_all_older
+    }
+
+    fn follow(&mut self, shown: &[Shown], elements: usize) -> Result<(), Astray> {
+        let oldest = shown.iter().filter_map(|shown| shown.created_at).min();
+        let newer = shown.iter().filter(|shown| shown.created_at > oldest);
+        let followed = newer.min_by_key(|shown| shown.created_at).or_else(|| {
+            self.cut_instants += usize::from(shown.len() > 1 && elements >= self.longest);
+            shown.iter().rev().find(|shown| shown.created_at == oldest)
         });
-        follow.map(|shown| Place::OlderThan(shown.id.clone()))
+        let followed = followed.ok_or(Astray::NoWayOn)?;
+        self.next = Some(Place::OlderThan(followed.id.clone()));
+        self.follows = followed.created_at;
+        Ok(())
     }
 }
 
@@ -149,7 +219,7 @@ mod tests {
                 let shown = self.show(place);
                 pages += 1;
                 assert!(pages < 1_000, "a scan does not end");
-                scan.take(&shown, shown.len());
+                scan.take(&shown, shown.len()).unwrap();
                 seen.extend(shown.into_iter().map(|shown| shown.id));
             }
             seen.sort();
@@ -185,7 +255,7 @@ mod tests {
     #[test]
     fn an_instant_that_a_page_ends_in_is_shown_whole() {
         let listed = Listed::new(vec![9, 8, 7, 7, 7, 6, 5], 4);
-        assert_eq!(listed.scanned(Place::Newest, 0), (listed.since(0), 3, 0));
+        assert_eq!(listed.scanned(Place::Newest, 0), (listed.since(0), 5, 0));
     }
 
     #[test]
@@ -203,21 +273,84 @@ mod tests {
         assert_eq!(listed.scanned(Place::Page(1), 90).1, 2, "nothing older was shown by the first");
     }
 
+    fn show(id: &str, instant: i64) -> Shown {
+        Shown { id: id.into(), created_at: Some(at(instant)) }
+    }
+
     #[test]
-    fn what_cannot_be_ordered_ends_a_scan_and_does_not_hang_it() {
-        let mut scan = Scan::new(Place::Newest, at(0));
-        let shown = [Shown { id: "a".into(), created_at: None }];
-        scan.take(&shown, 1);
-        assert_eq!(scan.next(), Some(&Place::OlderThan("a".into())));
-        scan.take(&shown, 1);
+    fn a_list_ends_with_an_empty_page_and_not_with_a_short_one() {
+        for first in [Place::Newest, Place::Page(1)] {
+            let mut scan = Scan::new(first, at(0));
+            scan.take(&[show("a", 9), show("b", 8), show("c", 7)], 3).unwrap();
+            scan.take(&[show("c", 7), show("d", 6)], 2).unwrap();
+            scan.take(&[show("e", 5)], 1).unwrap();
+            assert_ne!(scan.next(), None, "it is short");
+            scan.take(&[], 0).unwrap();
+            assert_eq!((scan.next(), scan.cut_instants), (None, 0));
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_shown_again_is_no_end_and_is_asked_for_when_somebody_goes_on() {
+        let page = [show("a", 9), show("b", 8), show("c", 7)];
+        for first in [Place::Newest, Place::Page(1)] {
+            let mut scan = Scan::new(first, at(0));
+            scan.take(&page, 3).unwrap();
+            let next = scan.next().cloned();
+            for _ in 0..2 {
+                assert_eq!(scan.take(&page, 3), Err(Astray::ShownAgain));
+                scan = scan.as_deep_as(at(1));
+                assert_eq!(scan.next().cloned(), next);
+            }
+            scan.take(&[show("d", 2)], 1).unwrap();
+        }
+        // A single one, too, and one that is shown under another id each time.
+        for again in ["a", "b"] {
+            let mut scan = Scan::new(Place::Newest, at(0));
+            scan.take(&[show("a", 9)], 1).unwrap();
+            assert_eq!(scan.take(&[show(again, 9)], 1), Err(Astray::ShownAgain));
+        }
+    }
+
+    #[test]
+    fn what_moves_on_to_the_next_numbered_page_is_not_taken_for_the_same_page() {
+        let mut scan = Scan::new(Place::Page(1), at(0));
+        scan.take(&[show("a", 9), show("b", 8), show("c", 7)], 3).unwrap();
+        scan.take(&[show("c", 7)], 1).unwrap();
+        scan.take(&[], 0).unwrap();
         assert_eq!(scan.next(), None);
+    }
+
+    #[test]
+    fn a_list_without_an_end_is_left_after_so_many_pages_and_gone_on_with() {
+        let mut scan = Scan::new(Place::Page(1), at(0));
+        let mut pages = 0;
+        let astray = loop {
+            pages += 1;
+            assert!(pages <= PAGES_MAX, "a scan does not end");
+            if let Err(astray) = scan.take(&[show(&pages.to_string(), 9)], 1) {
+                break astray;
+            }
+        };
+        assert_eq!((astray, pages), (Astray::Endless, PAGES_MAX));
+        let mut scan = scan.as_deep_as(at(0));
+        assert_eq!(scan.next(), Some(&Place::Page(PAGES_MAX + 1)));
+        scan.take(&[show("b", 9)], 1).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_ordered_is_no_end_and_does_not_hang_a_scan() {
+        let undated = |id: &str| Shown { id: id.into(), created_at: None };
         let mut scan = Scan::new(Place::Newest, at(0));
-        scan.take(&[], 3);
-        assert_eq!(scan.next(), None, "nothing of the page could be understood");
+        scan.take(&[undated("a")], 1).unwrap();
+        assert_eq!(scan.next(), Some(&Place::OlderThan("a".into())));
+        assert_eq!(scan.take(&[undated("a")], 1), Err(Astray::ShownAgain));
+        scan.take(&[undated("b")], 1).unwrap();
         let mut scan = Scan::new(Place::Newest, at(0));
-        let show = |id: &str, instant| Shown { id: id.into(), created_at: Some(at(instant)) };
-        scan.take(&[show("a", 3), show("b", 2)], 2);
-        scan.take(&[show("c", 1)], 2);
-        assert_ne!(scan.next(), None, "a page that is partly understood is not shorter");
+        assert_eq!(scan.take(&[], 3), Err(Astray::NoWayOn));
+        assert_eq!(scan.next(), Some(&Place::Newest), "it was not read");
+        let mut scan = Scan::new(Place::Newest, at(0));
+        scan.take(&[show("a", 3), undated("b"), show("c", 2)], 3).unwrap();
+        assert_eq!(scan.next(), Some(&Place::OlderThan("a".into())));
     }
 }

@@ -7,6 +7,7 @@ mod support;
 mod by_hand;
 mod expected;
 mod healing;
+mod lists;
 mod pruned;
 mod troubles;
 

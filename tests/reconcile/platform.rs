@@ -91,6 +91,17 @@ impl Trouble {
     }
 }
 
+/// How its lists differ from what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lists {
+    /// Not at all.
+    Honest,
+    /// Where a page begins is ignored: it is always the first.
+    Stuck,
+    /// Every page but the first is a row shorter than it could be.
+    Short,
+}
+
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -105,6 +116,29 @@ pub struct State {
     /// So many requests whose path begins like that get it.
     pub trouble: Option<(&'static str, Trouble, usize)>,
     pub asked: Vec<Asked>,
+    pub lists: Lists,
+    /// Before every path; what is asked for without it is not there.
+    pub prefix: &'static str,
+    /// What stands in a list in place of the row of that id.
+    pub broken: BTreeMap<String, Value>,
+}
+
+impl State {
+    /// The place in the query as far as lists heed it, and how many rows are shown there.
+    fn place<'q>(&self, query: BTreeMap<&'q str, &'q str>) -> (BTreeMap<&'q str, &'q str>, usize) {
+        let is_first =
+            !query.contains_key("older_than") && query.get("page").is_none_or(|n| *n == "1");
+        match self.lists {
+            Lists::Stuck => (BTreeMap::new(), self.page_size),
+            Lists::Short if !is_first => (query, self.page_size - 1),
+            Lists::Short | Lists::Honest => (query, self.page_size),
+        }
+    }
+
+    /// What a list shows of that row.
+    fn shown(&self, id: &str, row: Value) -> Value {
+        self.broken.get(id).cloned().unwrap_or(row)
+    }
 }
 
 /// One that listens until the test process ends.
@@ -185,6 +219,9 @@ impl Platform {
             page_size: 250,
             trouble: None,
             asked: Vec::new(),
+            lists: Lists::Honest,
+            prefix: "",
+            broken: BTreeMap::new(),
         };
         let address = listener.local_addr().unwrap();
         let platform = Self { address, kind, state: Arc::new(Mutex::new(state)) };
@@ -300,8 +337,11 @@ impl Platform {
         let query: BTreeMap<&str, &str> =
             query.split('&').filter_map(|pair| pair.split_once('=')).collect();
         let state = self.state();
+        let Some(path) = path.strip_prefix(state.prefix) else {
+            return (404, json!({"result": "error", "message": "Not found"}));
+        };
         match (self.kind, path) {
-            (Kind::Us, "/notifications") => v1_page(&state, &query),
+            (Kind::Us, "/notifications") => v1_page(&state, query),
             (Kind::Us, path) => match path.strip_prefix("/notifications/") {
                 Some(id) => self.one(&state, id),
                 None => (404, json!({"result": "error", "message": "Not found"})),
@@ -311,23 +351,26 @@ impl Platform {
                 let mut rows: Vec<&Row> = state.rows.iter().filter(|row| row.is_listed).collect();
                 rows.sort_by_key(|row| std::cmp::Reverse(row.created_at));
                 let place = |id: &str| state.rows.iter().find(|r| r.id == id).map(|r| r.created_at);
+                let (query, size) = state.place(query);
                 let rows = strictly_older(rows, &query, place, |row| row.created_at);
-                let shown: Vec<_> =
-                    rows.iter().take(state.page_size).map(|row| row.v2(self.kind)).collect();
-                (200, page("notifications", target, &shown))
+                let shown = rows.iter().take(size);
+                let shown = shown.map(|row| state.shown(&row.id, row.v2(self.kind)));
+                (200, page("notifications", target, &shown.collect::<Vec<_>>()))
             }
             (_, "/v2/received-text-messages") => {
                 let mut texts: Vec<&Text> = state.texts.iter().collect();
                 texts.sort_by_key(|text| std::cmp::Reverse(text.created_at));
                 let place =
                     |id: &str| state.texts.iter().find(|t| t.id == id).map(|t| t.created_at);
+                let (query, size) = state.place(query);
                 let texts = strictly_older(texts, &query, place, |text| text.created_at);
-                let shown = texts.iter().take(state.page_size).map(|text| {
-                    json!({
+                let shown = texts.iter().take(size).map(|text| {
+                    let row = json!({
                         "content": "Hi", "created_at": text.created_at, "id": text.id,
                         "notify_number": "07900900002", "service_id": SERVICE,
                         "user_number": "447700900111",
-                    })
+                    });
+                    state.shown(&text.id, row)
                 });
                 (200, page("received_text_messages", target, &shown.collect::<Vec<_>>()))
             }
@@ -401,19 +444,22 @@ fn strictly_older<'r, R>(
 fn page(list: &str, current: &str, shown: &[Value]) -> Value {
     let mut links = json!({"current": format!("https://api.example{current}")});
     if let Some(last) = shown.last() {
-        let next = format!("https://api.example/v2?older_than={}", last["id"].as_str().unwrap());
-        links["next"] = next.into();
+        let next = last["id"].as_str().unwrap_or_default();
+        links["next"] = format!("https://api.example/v2?older_than={next}").into();
     }
     json!({ list: shown, "links": links })
 }
 
-fn v1_page(state: &State, query: &BTreeMap<&str, &str>) -> (u16, Value) {
+fn v1_page(state: &State, query: BTreeMap<&str, &str>) -> (u16, Value) {
+    let (query, shown) = state.place(query);
     let number: usize = query.get("page").map_or(1, |page| page.parse().unwrap());
     let mut rows: Vec<&Row> = state.rows.iter().filter(|row| row.is_listed).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.created_at));
     let size = state.page_size;
-    let shown: Vec<_> =
-        rows.iter().skip((number - 1) * size).take(size).map(|row| row.v1()).collect();
+    // However few a page shows, the next begins where it should.
+    let skipped = size + number.saturating_sub(2) * shown;
+    let rows_of_page = rows.iter().skip(if number == 1 { 0 } else { skipped }).take(shown);
+    let shown: Vec<_> = rows_of_page.map(|row| state.shown(&row.id, row.v1())).collect();
     if shown.is_empty() && number > 1 {
         return (404, json!({"result": "error", "message": "No result found"}));
     }
