@@ -43,7 +43,8 @@ Examples:
   receiptd reconcile --source passport --since 2d
   receiptd reconcile --dry-run                    only say what it would heal
 
-Exit codes: 0 done; 1 a platform could not be asked for everything.")]
+Exit codes: 0 done; 1 a platform could not be asked for everything, or not all it told could be
+understood.")]
 pub struct Args {
     #[command(flatten)]
     flags: ConfigFlags,
@@ -222,8 +223,15 @@ fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::i
     if *not_found > 0 {
         writeln!(out, "  the platform does not know {not_found} that have not come to an end")?;
     }
-    if *unreadable > 0 {
-        writeln!(out, "  {unreadable} could not be understood")?;
+    if unreadable.count > 0 {
+        let is = if unreadable.count == 1 { "is" } else { "are" };
+        let count = unreadable.count;
+        writeln!(out, "  {count} could not be understood and {is} asked for again:")?;
+        unreadable.named.iter().try_for_each(|named| writeln!(out, "    {named}"))?;
+        let others = unreadable.count - unreadable.named.len() as u64;
+        if others > 0 {
+            writeln!(out, "    and {others} more")?;
+        }
     }
     if *cut_instants > 0 {
         writeln!(
@@ -231,8 +239,9 @@ fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::i
             "  {cut_instants} instants fill a page: some of them may not have been seen"
         )?;
     }
-    if let Err(ended) = ended {
-        writeln!(out, "  not everything was asked for: {ended}")?;
+    match ended {
+        Ok(()) | Err(Ended::Partial(_)) => {}
+        Err(ended) => writeln!(out, "  not everything was asked for: {ended}")?,
     }
     out.flush()
 }

@@ -65,8 +65,58 @@ pub struct Said {
 pub struct Page {
     /// In the order of the page.
     pub said: Vec<Said>,
-    /// Elements that could not be understood.
-    pub unreadable: usize,
+    /// What could not be understood, in the same order.
+    pub broken: Vec<Broken>,
+}
+
+/// An element of a page that could not be understood. Nothing in it is a value that may not be logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// From 1.
+    pub place: usize,
+    /// Its id, if that is a UUID.
+    pub id: Option<String>,
+    /// When it was created, or what stands behind it was; `None` if neither is known.
+    pub created_at: Option<Timestamp>,
+    /// One of [`FLAWS`].
+    pub flaw: &'static str,
+    /// The same as a fragment for people.
+    pub why: Reason,
+}
+
+/// What can be wrong with an element, in the words of the metrics: its shape, that nothing says what kind
+/// of thing it is, or one of its keys.
+pub const FLAWS: [&str; 6] = ["shape", "kind", "id", "status", "completed_at", "updated_at"];
+
+/// Why one cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Flaw {
+    #[error("the keys are those of no known kind of answer")]
+    Kind,
+    #[error(transparent)]
+    Of(#[from] Problem),
+}
+
+impl Flaw {
+    /// One of [`FLAWS`].
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::Of(Problem::NotUtf8 | Problem::NotJson | Problem::NotAnObject) => "shape",
+            Self::Of(
+                Problem::Missing(key)
+                | Problem::NotAString(key)
+                | Problem::NotUnicode(key)
+                | Problem::NotATimestamp(key),
+            ) => key,
+        }
+    }
+}
+
+impl From<Flaw> for Reason {
+    fn from(flaw: Flaw) -> Self {
+        Self::Owned(flaw.to_string())
+    }
 }
 
 /// Whether this is a UUID: the read API knows no other ids.
@@ -82,11 +132,11 @@ pub fn is_uuid(text: &str) -> bool {
 pub fn read(body: &[u8]) -> Reading {
     let event = json::document(body)
         .and_then(Object::of)
-        .map_err(Reason::from)
+        .map_err(Flaw::from)
         .and_then(|object| event(&object, Fingerprint::of_polled(body)));
     match event {
         Ok(event) => Reading { events: vec![event], ..Reading::default() },
-        Err(reason) => Reading::unrecognised(reason),
+        Err(flaw) => Reading::unrecognised(flaw),
     }
 }
 
@@ -125,19 +175,35 @@ fn page(bytes: &[u8], list: &'static str) -> Result<Page, Reason> {
     let object = Object::of(document)?;
     let elements = object.value(list).and_then(json::array).ok_or("the list is missing")?;
     let mut page = Page::default();
-    for element in elements {
-        match Object::of(element).map_err(Reason::from).and_then(|object| said(&object)) {
+    // Of what stands behind the element that is looked at.
+    let mut behind = None;
+    for (place, element) in elements.into_iter().enumerate().rev() {
+        let object = Object::of(element).map_err(Flaw::from);
+        let created_at = object.as_ref().ok().and_then(created_at);
+        match object.as_ref().map_err(|flaw| *flaw).and_then(said) {
             Ok(said) => page.said.push(said),
-            Err(_) => page.unreadable += 1,
+            Err(flaw) => {
+                let id = object.ok().and_then(|object| object.text("id")).filter(|id| is_uuid(id));
+                let (place, created_at) = (place + 1, created_at.or(behind));
+                let (flaw, why) = (flaw.word(), flaw.into());
+                page.broken.push(Broken { place, id, created_at, flaw, why });
+            }
         }
+        behind = created_at.or(behind);
     }
+    page.said.reverse();
+    page.broken.reverse();
     Ok(page)
 }
 
-fn said(object: &Object<'_>) -> Result<Said, Reason> {
+fn said(object: &Object<'_>) -> Result<Said, Flaw> {
     let body = kept(object);
     let event = event(object, Fingerprint::of_polled(&body))?;
-    Ok(Said { body, created_at: object.timestamp("created_at").unwrap_or(None), event })
+    Ok(Said { body, created_at: created_at(object), event })
+}
+
+fn created_at(object: &Object<'_>) -> Option<Timestamp> {
+    object.timestamp("created_at").unwrap_or(None)
 }
 
 /// The object without what is not kept; each value as it came.
@@ -155,13 +221,13 @@ fn kept(object: &Object<'_>) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn event(object: &Object<'_>, fingerprint: Fingerprint) -> Result<Event, Reason> {
+fn event(object: &Object<'_>, fingerprint: Fingerprint) -> Result<Event, Flaw> {
     let news = if object.has("status") {
         News::Notification(Box::new(report(object, fingerprint)?))
     } else if object.has("notify_number") || object.has("user_number") {
         News::Message(Box::new(message(object)?))
     } else {
-        return Err("the keys are those of no known kind of answer".into());
+        return Err(Flaw::Kind);
     };
     Ok(Event { fingerprint, news })
 }
@@ -203,7 +269,7 @@ fn identity(object: &Object<'_>) -> Identity {
         template_version: template
             .integer("version")
             .or_else(|| object.integer("template_version")),
-        created_at: object.timestamp("created_at").unwrap_or(None),
+        created_at: created_at(object),
     }
 }
 
@@ -213,7 +279,7 @@ fn message(object: &Object<'_>) -> Result<ReceivedMessage, Problem> {
         source_number: object.text("user_number"),
         destination_number: object.text("notify_number"),
         message: object.text("content"),
-        date_received: object.timestamp("created_at").unwrap_or(None),
+        date_received: created_at(object),
     })
 }
 
@@ -316,16 +382,61 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_taken_apart_and_what_cannot_be_understood_is_counted() {
+    fn a_page_is_taken_apart_and_what_cannot_be_understood_is_told() {
         let page =
             notifications(format!(r#"{{"notifications": [{ONE}, {{}}, 7, {US}]}}"#).as_bytes());
         let page = page.unwrap();
-        assert_eq!((page.said.len(), page.unreadable), (2, 2));
+        assert_eq!((page.said.len(), page.broken.len()), (2, 2));
         assert_eq!(page.said[0].created_at, Some(at("2024-05-17T15:58:38.342838Z")));
         for wrong in ["", "[]", "{}", r#"{"notifications": {}}"#, r#"{"notifications": null}"#] {
             assert!(notifications(wrong.as_bytes()).is_err(), "{wrong}");
         }
         assert_eq!(notifications(br#"{"notifications": []}"#), Ok(Page::default()));
+    }
+
+    #[test]
+    fn of_what_cannot_be_understood_it_is_told_which_it_is_when_it_was_created_and_why() {
+        let id = "740e5834-3a29-46b4-9a6f-1b2fc6a53ea7";
+        let [own, behind] = ["2024-05-17T15:58:38.342838Z", "2024-05-17T00:00:00Z"];
+        let broken = [
+            ("7".to_owned(), None, "shape"),
+            ("{}".to_owned(), None, "kind"),
+            (format!(r#"{{"id": "{id}", "status": 7}}"#), Some(id), "status"),
+            (format!(r#"{{"id": "{id}", "user_number": "1", "id": 7}}"#), None, "id"),
+            (
+                r#"{"id": "a canary", "status": "sent", "completed_at": 1}"#.to_owned(),
+                None,
+                "completed_at",
+            ),
+            (
+                format!(r#"{{"id": "{id}", "status": "sent", "updated_at": ""}}"#),
+                Some(id),
+                "updated_at",
+            ),
+        ];
+        for (json, id, flaw) in broken {
+            let dated = json.replacen('{', &format!(r#"{{"created_at": "{own}", "#), 1);
+            let dated = dated.replace(", }", "}");
+            let after = format!(r#"{{"id": "n", "status": "sent", "created_at": "{behind}"}}"#);
+            for (list, created_at) in [
+                (format!("[{US}, {dated}, {after}]"), if json == "7" { behind } else { own }),
+                (format!("[{US}, {json}, {after}]"), behind),
+            ] {
+                let page = notifications(format!(r#"{{"notifications": {list}}}"#).as_bytes());
+                let page = page.unwrap();
+                assert_eq!(page.said.len(), 2, "{list}");
+                let [broken] = &page.broken[..] else { panic!("{page:?}") };
+                assert_eq!((broken.place, broken.id.as_deref()), (2, id), "{list}");
+                assert_eq!(
+                    (broken.flaw, broken.created_at),
+                    (flaw, Some(at(created_at))),
+                    "{list}"
+                );
+                assert!(FLAWS.contains(&flaw) && !format!("{broken:?}").contains("canary"));
+            }
+            let last = format!(r#"{{"notifications": [{US}, {json}]}}"#);
+            assert_eq!(notifications(last.as_bytes()).unwrap().broken[0].created_at, None);
+        }
     }
 
     #[test]

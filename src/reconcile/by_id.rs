@@ -147,9 +147,9 @@ impl<K: Keep + Send> Round<'_, K> {
                 ids.not_found.push(key);
                 Ok(())
             }
-            Err(Fault::Wrong { .. }) if ids.wrong_in_a_row < FAILURES_MAX => {
+            Err(Fault::Wrong { why }) if ids.wrong_in_a_row < FAILURES_MAX => {
                 ids.wrong_in_a_row += 1;
-                self.report.unreadable += 1;
+                self.count_unreadable(format!("{id}: {why}"), "answer");
                 Ok(())
             }
             Err(fault) => Err(Ended::Upstream(fault)),

@@ -213,7 +213,13 @@ fn difference(known: Option<Standing>, joined: Option<Standing>) -> Option<Heals
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::HEALED;
+    use crate::provider::polled::FLAWS;
+    use crate::telemetry::{HEALED, UNREADABLE};
+
+    #[test]
+    fn whatever_is_wrong_with_an_element_is_counted_under_its_own_word() {
+        assert_eq!(UNREADABLE[..FLAWS.len()], FLAWS);
+    }
 
     #[test]
     fn what_is_healed_is_counted_under_its_own_word() {

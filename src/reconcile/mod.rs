@@ -19,6 +19,8 @@
 //! - there are no more requests in any minute than configured, and the pause after a failure grows;
 //! - a list counts as read once the platform has shown its end, and for no other reason: one that shows
 //!   a page again, or no end, is told of, and the point does not move;
+//! - what cannot be understood is counted and named, is in nobody's way, and is asked for again: a round
+//!   that met some is none that succeeded, and the point does not move past them;
 //! - only the configured host is talked to, an answer has a bound in bytes and in time, and none of
 //!   its words, and no key, gets into a log;
 //! - an upstream that is down, slow, wrong or limiting costs a round and nothing else. It runs on a
@@ -31,7 +33,8 @@
 //! It knows no caller and no sink, and decides nothing about a status. In reading order:
 //! [`credential`] is who we are, [`fault`] why there is no answer, [`upstream`] asks once; [`budget`]
 //! and [`scan`] decide, without I/O, when and for which page to ask next; [`known`] tells what is
-//! news, [`keep`] has it appended; [`round`] is one round, `by_id` a part of it, [`reconciler`] the thread of all of them.
+//! news, [`keep`] has it appended; [`round`] is one round, `by_id` a part of it; `told` is what the log
+//! says of rounds, [`reconciler`] the thread of all of them.
 
 pub mod credential;
 
@@ -50,5 +53,7 @@ pub mod keep;
 pub mod round;
 
 mod by_id;
+
+mod told;
 
 pub mod reconciler;

@@ -1,8 +1,7 @@
 //! The thread on which every upstream is asked: started, given others to ask, stopped.
 //!
 //! Each source has a task of its own, so that one slow platform holds up no other. A round begins when
-//! the time since the last one began is over, and once more after a start, at a moment by chance. A round
-//! that fails is told of once, until it fails for another reason or succeeds.
+//! the time since the last one began is over, and once more after a start, at a moment by chance.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,6 +17,7 @@ use super::budget::Budget;
 use super::keep::InJournal;
 use super::known::Known;
 use super::round::{Ended, Memory, OVERLAP_S, Order, Report, Round, Seen};
+use super::told::Told;
 use super::upstream::Platform;
 use crate::clock::{Clock, Timestamp};
 use crate::config::settings::{Source, Upstream};
@@ -131,7 +131,7 @@ impl Reconciler {
                 memory: Memory::default(),
                 chance: Chance::new()?,
                 parts: self.parts.clone(),
-                last_failure: None,
+                told: Told::new(Arc::clone(&source.name)),
                 source,
             });
         }
@@ -181,7 +181,7 @@ struct Follower {
     memory: Memory,
     chance: Chance,
     metrics: UpstreamMetrics,
-    last_failure: Option<String>,
+    told: Told,
 }
 
 impl Follower {
@@ -202,7 +202,7 @@ impl Follower {
             let began = Instant::now();
             let (report, ended) = self.round(&platform).await;
             let pause = asked_to_wait(&ended).max(every.saturating_sub(began.elapsed()));
-            self.log(&report, ended);
+            self.told.tell(&report, ended);
             sleep(pause).await;
         }
     }
@@ -238,8 +238,10 @@ impl Follower {
         let report = round.report;
         if report.are_lists_read {
             let swept_at = noted.filter(|_| !is_sweep).map_or(now, |noted| noted.swept_at);
-            self.note(AskedThrough { point: now, swept_at }).await;
-            self.metrics.asked_through(now);
+            // What could not be understood must be asked for again.
+            let point = report.unreadable.since.map_or(now, |since| since.min(now));
+            self.note(AskedThrough { point, swept_at }).await;
+            self.metrics.asked_through(point);
         }
         if ended.is_ok() {
             self.metrics.succeeded(self.parts.clock.now());
@@ -277,53 +279,6 @@ impl Follower {
     fn tell_how_far(&self) {
         let horizon = before(self.parts.clock.now(), self.source.upstream.horizon);
         self.metrics.asked_through(self.noted().map_or(horizon, |noted| noted.point.max(horizon)));
-    }
-
-    fn log(&mut self, report: &Report, ended: Result<(), Ended>) {
-        let source = &*self.source.name;
-        let [status, notification, text, version] = report.healed;
-        if report.healed.iter().any(|healed| *healed > 0) {
-            let requests = report.requests;
-            tracing::info!(
-                source,
-                status,
-                notification,
-                text,
-                version,
-                requests,
-                "the platform told what had not come"
-            );
-        }
-        if report.cut_instants > 0 {
-            let instants = report.cut_instants;
-            tracing::warn!(
-                source,
-                instants,
-                "more were created in an instant than a page shows; some may not have been seen"
-            );
-        }
-        if report.unreadable > 0 {
-            let unreadable = report.unreadable;
-            tracing::warn!(source, unreadable, "the platform told what could not be understood");
-        }
-        let failure = match ended {
-            Ok(()) | Err(Ended::Stopped) => None,
-            Err(ended) => Some(ended.to_string()),
-        };
-        match &failure {
-            Some(error) if failure != self.last_failure => {
-                tracing::warn!(
-                    source,
-                    error,
-                    "a round of reconciling ended early; more will follow"
-                );
-            }
-            None if self.last_failure.is_some() => {
-                tracing::info!(source, "the platform can be asked again");
-            }
-            _ => {}
-        }
-        self.last_failure = failure;
     }
 }
 

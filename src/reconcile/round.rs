@@ -17,13 +17,13 @@ use super::by_id::{Ids, Which};
 use super::fault::Fault;
 use super::keep::{Keep, Piece};
 use super::known::{Heals, Known, Unknown};
-use super::scan::{Scan, Shown};
+use super::scan::{Place, Scan, Shown};
 use super::upstream::{List, Platform, Question};
 use crate::callback::Fingerprint;
 use crate::clock::{Clock, Timestamp};
 use crate::forward::backoff::{Backoff, Chance};
 use crate::journal::Refused;
-use crate::provider::polled::{Page, Said};
+use crate::provider::polled::{Broken, Page, Said};
 use crate::telemetry::{Asked, UpstreamMetrics};
 
 /// What was created so long before a point is asked for again: clocks differ, and a platform can show a
@@ -43,7 +43,10 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// and asked for again.
 const GONE_MAX: usize = 100_000;
 
-/// Why a round ended early.
+/// What could not be understood and is named; the rest is counted.
+pub const NAMED_MAX: usize = 100;
+
+/// Why a round did not come to a good end.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
     /// The platform does not answer, or not so that it helps.
@@ -64,6 +67,9 @@ pub enum Ended {
     /// The receiver is stopping.
     #[error("the receiver is stopping")]
     Stopped,
+    /// Everything was asked for and kept, but for so many that could not be understood.
+    #[error("not all could be understood: {0} not")]
+    Partial(u64),
 }
 
 /// What to ask for.
@@ -92,13 +98,35 @@ pub struct Report {
     /// Notifications that the platform does not know, or no longer.
     pub not_found: u64,
     /// What could not be understood.
-    pub unreadable: u64,
+    pub unreadable: Unreadable,
     /// What was news, in the order of [`Heals::ALL`].
     pub healed: [u64; Heals::ALL.len()],
     /// Whether every list was read down to the point.
     pub are_lists_read: bool,
     /// Instants at which more were created than a page shows: some may not have been seen.
     pub cut_instants: usize,
+}
+
+/// What could not be understood in a round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unreadable {
+    /// How many.
+    pub count: u64,
+    /// Which, and why, for people: the first [`NAMED_MAX`].
+    pub named: Vec<String>,
+    /// The oldest of a list was created then, or later; what was created since must be asked for again.
+    pub since: Option<Timestamp>,
+}
+
+impl Unreadable {
+    fn must_go_back_to(&mut self, since: Timestamp) {
+        self.since = Some(self.since.map_or(since, |known| known.min(since)));
+    }
+
+    /// How many there were, if there were any: in what was read before a list was broken off, at least one.
+    fn any(&self) -> Option<u64> {
+        (self.count > 0 || self.since.is_some()).then_some(self.count.max(1))
+    }
 }
 
 impl Report {
@@ -114,6 +142,8 @@ struct BrokenOff {
     list: List,
     scan: Scan,
     began_at: Timestamp,
+    /// As [`Unreadable::since`], in what was read of it.
+    unreadable_since: Option<Timestamp>,
 }
 
 /// What is remembered from round to round, in memory: losing it costs requests.
@@ -197,7 +227,7 @@ impl<K: Keep + Send> Round<'_, K> {
             self.memory.gone.clear();
         }
         self.memory.gone.extend(ids.not_found);
-        Ok(())
+        self.report.unreadable.any().map_or(Ok(()), |count| Err(Ended::Partial(count)))
     }
 
     async fn read_lists(&mut self, order: Order) -> Result<(), Ended> {
@@ -210,7 +240,10 @@ impl<K: Keep + Send> Round<'_, K> {
             let scan = Scan::new(first, down_to);
             // If this one breaks off too, what was behind it is read from there.
             self.read(list, scan, order).await?;
-            if let Some(BrokenOff { scan, .. }) = broken {
+            if let Some(BrokenOff { scan, unreadable_since, .. }) = broken {
+                if let Some(since) = unreadable_since {
+                    self.report.unreadable.must_go_back_to(since);
+                }
                 self.read(list, scan.no_deeper_than(order.floor), order).await?;
             }
         }
@@ -220,7 +253,7 @@ impl<K: Keep + Send> Round<'_, K> {
     async fn read(&mut self, list: List, mut scan: Scan, order: Order) -> Result<(), Ended> {
         let whole = seconds(order.down_to, order.now);
         while let Some(place) = scan.next().cloned() {
-            if let Err(ended) = self.read_page(list, &mut scan, place).await {
+            if let Err(ended) = self.read_page(list, &mut scan, place, order).await {
                 self.break_off(list, scan, order);
                 return Err(ended);
             }
@@ -235,11 +268,18 @@ impl<K: Keep + Send> Round<'_, K> {
         &mut self,
         list: List,
         scan: &mut Scan,
-        place: super::scan::Place,
+        place: Place,
+        order: Order,
     ) -> Result<(), Ended> {
         let page = self.ask(Question::Page(list, &place)).await.map_err(Ended::Upstream)?;
-        let elements = page.said.len() + page.unreadable;
-        let shown: Vec<Shown> = page.said.iter().map(shown).collect();
+        let elements = page.said.len() + page.broken.len();
+        let shown: Vec<Shown> = page
+            .said
+            .iter()
+            .map(shown)
+            .chain(page.broken.iter().filter_map(shown_broken))
+            .collect();
+        page.broken.iter().for_each(|broken| self.count_broken(list, broken, order));
         let open = page.said.iter().filter(|said| self.known.is_open(&self.source, said));
         self.seen.open.extend(open.map(|said| said.event.id().to_owned()));
         self.take(page, None).await?;
@@ -248,9 +288,46 @@ impl<K: Keep + Send> Round<'_, K> {
         read_on.map_err(|astray| Ended::Upstream(Fault::wrong(astray.to_string())))
     }
 
+    /// It is told of, once a round, and the point does not move past it.
+    fn count_broken(&mut self, list: List, broken: &Broken, order: Order) {
+        // It stands on a page with what was asked for.
+        if broken.created_at.is_some_and(|at| at < order.floor.min(order.down_to)) {
+            return;
+        }
+        let since = broken.created_at.unwrap_or(order.down_to);
+        self.report.unreadable.must_go_back_to(since);
+        let Broken { place, why, .. } = broken;
+        let which = match (&broken.id, list) {
+            (Some(id), _) => id.clone(),
+            (None, List::Notifications) => format!("element {place} of a page of notifications"),
+            (None, List::Messages) => format!("element {place} of a page of received texts"),
+        };
+        let when = broken.created_at.map(|at| format!(", created {at}")).unwrap_or_default();
+        self.count_unreadable(format!("{which}{when}: {why}"), broken.flaw);
+    }
+
+    /// Pages overlap: what is shown twice counts once.
+    pub(super) fn count_unreadable(&mut self, named: String, flaw: &str) {
+        let unreadable = &mut self.report.unreadable;
+        if unreadable.named.contains(&named) {
+            return;
+        }
+        unreadable.count += 1;
+        if unreadable.named.len() < NAMED_MAX {
+            unreadable.named.push(named);
+        }
+        self.metrics.unreadable(flaw);
+    }
+
     fn break_off(&mut self, list: List, scan: Scan, order: Order) {
         let scan = scan.as_deep_as(order.down_to);
-        self.memory.broken_off.push(BrokenOff { list, scan, began_at: order.now });
+        let unreadable_since = self.report.unreadable.since;
+        self.memory.broken_off.push(BrokenOff {
+            list,
+            scan,
+            began_at: order.now,
+            unreadable_since,
+        });
     }
 
     /// Asks, again and again if that may help, when there is a request left to be spent.
@@ -279,7 +356,6 @@ impl<K: Keep + Send> Round<'_, K> {
     /// Has what is news kept. `expected`: as of [`Known::look`].
     pub(super) async fn take(&mut self, page: Page, expected: Option<i64>) -> Result<(), Ended> {
         self.report.seen += page.said.len() as u64;
-        self.report.unreadable += page.unreadable as u64;
         // Without knowing what is acknowledged and not settled yet, it would be taken for news.
         self.keep.ready().await?;
         let heals = self.known.look(&self.source, &page.said, expected)?;
@@ -305,6 +381,11 @@ impl<K: Keep + Send> Round<'_, K> {
 
 fn shown(said: &Said) -> Shown {
     Shown { id: said.event.id().to_owned(), created_at: said.created_at }
+}
+
+/// One that could not be understood can be followed all the same.
+fn shown_broken(broken: &Broken) -> Option<Shown> {
+    Some(Shown { id: broken.id.clone()?, created_at: broken.created_at })
 }
 
 fn outcome(asked: &Result<Page, Fault>) -> Asked {

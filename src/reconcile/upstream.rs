@@ -113,7 +113,7 @@ impl Platform {
             Question::Page(list, place) => self.page(list, place).await,
             Question::Notification(id) => {
                 let said = vec![self.notification(id).await?];
-                Ok(Page { said, unreadable: 0 })
+                Ok(Page { said, broken: Vec::new() })
             }
         }
     }

@@ -32,7 +32,7 @@ mod source;
 
 pub use expectation::Expectation;
 pub use forward::{AttemptOutcome, BreakerState, SinkMetrics};
-pub use reconcile::{Asked, HEALED, UpstreamMetrics};
+pub use reconcile::{Asked, HEALED, UNREADABLE, UpstreamMetrics};
 pub use source::SourceMetrics;
 
 /// Seconds, from a tenth of a millisecond to the time after which senders give up.

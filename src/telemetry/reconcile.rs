@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{BySource, Seconds, seconds};
+use super::{ByReason, BySource, Seconds, seconds};
 use crate::clock::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,11 +61,17 @@ impl Asked {
 /// What can be healed.
 pub const HEALED: [&str; 4] = ["status", "notification", "message", "version"];
 
+/// Why what a platform told could not be understood: what is wrong with an element of a page, or with the
+/// answer about one notification.
+pub const UNREADABLE: [&str; 7] =
+    ["shape", "kind", "id", "status", "completed_at", "updated_at", "answer"];
+
 /// The families, and what is known of each source.
 #[derive(Debug, Default)]
 pub(super) struct ReconcileMetrics {
     requests: Family<ByOutcome, Counter>,
     healed: Family<ByKind, Counter>,
+    unreadable: Family<ByReason, Counter>,
     last_success: Family<BySource, Seconds>,
     behind: Family<BySource, Seconds>,
     sources: std::sync::RwLock<Vec<UpstreamMetrics>>,
@@ -83,9 +89,14 @@ impl ReconcileMetrics {
             "What a source's platform told when it was asked and had not called back",
             self.healed.clone(),
         );
+        r.register(
+            "reconcile_unreadable",
+            "What a source's platform told and could not be understood, by what is wrong with it",
+            self.unreadable.clone(),
+        );
         r.register_with_unit(
             "reconcile_last_success_timestamp",
-            "When a source's platform was last asked for everything; 0 before that",
+            "When a source's platform last told everything, and all could be understood; 0 before that",
             Unit::Seconds,
             self.last_success.clone(),
         );
@@ -110,10 +121,15 @@ impl ReconcileMetrics {
         };
         let healed =
             |kind| self.healed.get_or_create_owned(&ByKind { source: name.to_owned(), kind });
+        let unreadable = |reason| {
+            let source = name.to_owned();
+            self.unreadable.get_or_create_owned(&ByReason { source, reason })
+        };
         let source = UpstreamMetrics {
             name: Arc::from(name),
             requests: Asked::ALL.map(requests),
             healed: HEALED.map(healed),
+            unreadable: UNREADABLE.map(unreadable),
             last_success: self.last_success.get_or_create_owned(&by),
             behind: self.behind.get_or_create_owned(&by),
             through_micros: Arc::new(AtomicI64::new(i64::MAX)),
@@ -139,6 +155,7 @@ pub struct UpstreamMetrics {
     name: Arc<str>,
     requests: [Counter; Asked::ALL.len()],
     healed: [Counter; HEALED.len()],
+    unreadable: [Counter; UNREADABLE.len()],
     last_success: Seconds,
     behind: Seconds,
     /// Down to here everything was asked for; `i64::MAX` while that is not known.
@@ -156,7 +173,13 @@ impl UpstreamMetrics {
         self.healed[kind].inc();
     }
 
-    /// Everything was asked for.
+    /// Something could not be understood for one of [`UNREADABLE`].
+    pub fn unreadable(&self, reason: &str) {
+        let place = UNREADABLE.iter().position(|known| *known == reason).unwrap_or_default();
+        self.unreadable[place].inc();
+    }
+
+    /// Everything was asked for, and understood.
     pub fn succeeded(&self, at: Timestamp) {
         self.last_success.set(seconds(at));
     }

@@ -10,6 +10,7 @@ mod healing;
 mod lists;
 mod pruned;
 mod troubles;
+mod unreadable;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

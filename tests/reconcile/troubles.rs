@@ -138,7 +138,12 @@ fn a_notification_that_cannot_be_shown_keeps_nobody_from_the_pages() {
     platform.trouble("/", Trouble::Cut, 0);
     let healed = [50, 51].map(|number| format!("{}|delivered", id(number)));
     eventually("they are healed", || healed.iter().all(|row| statuses(&setup).contains(row)));
-    assert_eq!(server.stderr().matches("ended early").count(), 1, "{}", server.stderr());
+    assert_eq!(
+        server.stderr().matches("could not ask for everything").count(),
+        1,
+        "{}",
+        server.stderr()
+    );
 }
 
 #[test]
