@@ -321,7 +321,7 @@ fn reconciling_knows_no_caller_and_no_sink() {
         "config::settings",
         "forward::address",
         "forward::backoff",
-        "forward::breaker::RETRY_AFTER_MAX",
+        "forward::breaker",
         "forward::connect",
         "forward::outgoing",
         "journal",

@@ -1,5 +1,5 @@
 //! What someone who can read the receiver's control file may ask of it: to prune, to change what is
-//! owed to sinks, and to keep what a platform told.
+//! owed to sinks, to keep what a platform told, and to note how far it was asked.
 //!
 //! A running receiver holds the only writing connections of its files, so `receiptd prune`,
 //! `receiptd outbox` and `receiptd reconcile` ask it to do the work. The key to ask with is made anew at each start and stands, with the address, in
@@ -21,8 +21,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Answer, text};
 use crate::clock::{Clock, Timestamp};
-use crate::journal::Journal;
 use crate::journal::reader::Reader;
+use crate::journal::{Journal, Outcome};
 use crate::reconcile::keep::{InJournal, Keep as _, Piece};
 use crate::settle::prune::{Hands, Order, PruneError, Work, prune};
 use crate::settle::{OnThread, Settled};
@@ -39,8 +39,11 @@ pub const OUTBOX_PATH: &str = "/control/outbox";
 /// Where to hand over what a platform told. The body is a [`Polled`] as JSON.
 pub const POLLED_PATH: &str = "/control/polled";
 
+/// Where to say what a round by hand came to. The body is an [`AskedByHand`] as JSON.
+pub const ASKED_PATH: &str = "/control/asked";
+
 /// All of them.
-pub(super) const PATHS: [&str; 3] = [PRUNE_PATH, OUTBOX_PATH, POLLED_PATH];
+pub(super) const PATHS: [&str; 4] = [PRUNE_PATH, OUTBOX_PATH, POLLED_PATH, ASKED_PATH];
 
 /// The longest order.
 const ORDER_BYTES_MAX: usize = 64 << 10;
@@ -55,6 +58,15 @@ pub struct Polled {
     pub source: String,
     /// What is to be kept.
     pub pieces: Vec<Piece>,
+}
+
+/// What a round by hand came to.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct AskedByHand {
+    /// The source.
+    pub source: String,
+    /// What is to be noted.
+    pub outcome: Outcome,
 }
 
 /// The key, and the hands to work with.
@@ -123,6 +135,7 @@ impl Control {
         match request.uri().path() {
             OUTBOX_PATH => return self.change_outbox(request, clock.now()).await,
             POLLED_PATH => return self.keep(request, settled).await,
+            ASKED_PATH => return self.note(request, settled).await,
             _ => {}
         }
         let Some(order) = request.uri().query().and_then(|query| parse_order(query, clock.now()))
@@ -196,8 +209,7 @@ impl Control {
         let Some(Polled { source, pieces }) = polled else {
             return text(StatusCode::BAD_REQUEST, "expected what was polled as JSON\n");
         };
-        let known = Reader::open(&self.files[0]).ok().and_then(|reader| reader.dialects().ok());
-        if !known.is_some_and(|known| known.contains_key(source.as_str())) {
+        if !self.knows(&source) {
             return text(StatusCode::BAD_REQUEST, "the receiver has no such source\n");
         }
         let heals: Vec<_> = pieces.iter().map(|piece| piece.heals).collect();
@@ -213,6 +225,39 @@ impl Control {
                 text(StatusCode::SERVICE_UNAVAILABLE, "it was not kept; see the receiver's log\n")
             }
         }
+    }
+
+    /// Notes what a round by hand came to, for the next round and for the metrics.
+    async fn note(&self, request: Request<Incoming>, settled: &Settled) -> Answer {
+        let body = Limited::new(request.into_body(), ORDER_BYTES_MAX).collect().await;
+        let asked =
+            body.ok().and_then(|body| serde_json::from_slice::<AskedByHand>(&body.to_bytes()).ok());
+        let Some(AskedByHand { source, outcome }) = asked else {
+            return text(StatusCode::BAD_REQUEST, "expected what a round came to as JSON\n");
+        };
+        if !self.knows(&source) {
+            return text(StatusCode::BAD_REQUEST, "the receiver has no such source\n");
+        }
+        let mut journal = InJournal { journal: self.journal.clone(), settled: settled.clone() };
+        if let Err(error) = journal.note(&Arc::from(source.as_str()), outcome).await {
+            tracing::warn!(%error, "what a round by hand came to was not noted");
+            let said = "it was not noted; see the receiver's log\n";
+            return text(StatusCode::SERVICE_UNAVAILABLE, said);
+        }
+        let metrics = self.metrics.upstream(&source);
+        if let Some(through) = outcome.through {
+            metrics.asked_through(through.point);
+        }
+        if let Some(succeeded_at) = outcome.succeeded_at {
+            metrics.succeeded(succeeded_at);
+        }
+        text(StatusCode::NO_CONTENT, "")
+    }
+
+    /// Whether the journal has such a source.
+    fn knows(&self, source: &str) -> bool {
+        let known = Reader::open(&self.files[0]).ok().and_then(|reader| reader.dialects().ok());
+        known.is_some_and(|known| known.contains_key(source))
     }
 
     fn is_key(&self, shown: Option<&HeaderValue>) -> bool {

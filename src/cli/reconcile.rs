@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::flags::ConfigFlags;
@@ -16,13 +16,14 @@ use crate::config::Settings;
 use crate::config::settings::{Source, Upstream};
 use crate::forward::backoff::Chance;
 use crate::halves::{self, Halves};
+use crate::journal::Outcome;
 use crate::lock::{Lock, LockError, check_file_system};
 use crate::provider::ends;
 use crate::reconcile::budget::Budget;
 use crate::reconcile::keep::{InJournal, Keep, Nothing};
 use crate::reconcile::known::{Heals, Known};
-use crate::reconcile::reconciler::before;
-use crate::reconcile::round::{Ended, Memory, Order, Report, Round, Seen};
+use crate::reconcile::order::{asked_through, before};
+use crate::reconcile::round::{Ended, Memory, Order, Report, Round, Seen, Unreadable};
 use crate::reconcile::upstream::Platform;
 use crate::telemetry::Metrics;
 
@@ -34,8 +35,9 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 /// Asks for everything down to --since: notifications and received texts page by page, and by their
 /// ids those that have not come to an end and that no page shows. What says something new is kept in
 /// the journal and settled; it prints what that healed. A receiver asks by itself as often as its
-/// `every` says; where one runs on the database, it is handed what is new. No minute has more
-/// requests than configured; those of a running receiver are not counted.
+/// `every` says; where one runs on the database, it is handed what is new, and told how far this got.
+/// No minute has more requests than configured; those of a running receiver are not counted. What was
+/// pruned is not asked for.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -155,27 +157,31 @@ struct Asked {
     cut: Option<Timestamp>,
 }
 
-async fn ask<K: Keep + Send>(
+async fn ask<K: Keep + Clone + Send>(
     source: &Source,
     upstream: &Upstream,
     since: Option<Moment>,
     state: &Path,
-    keep: K,
+    mut keep: K,
 ) -> Result<Asked, Failure> {
     let clock = Clock::system();
     let known = Known::new(state, ends::of([(&*source.name, source.dialect.provider)]));
     let pruned = known.pruned_before();
     let pruned = pruned.map_err(|error| Failure::new(Failure::IO, error.to_string()))?;
+    let (noted, rounds) = known.noted(&source.name);
     let (order, cut) = order(upstream, since, pruned, clock.now());
     let platform = Platform::open(upstream, source.dialect.provider, clock.clone())
         .map_err(|error| Failure::new(Failure::CONFIG, error))?;
+    let mut budget = Budget::new(upstream.requests_per_minute_max);
+    budget.rest_as_noted(&rounds, order.now, Instant::now());
+    let budget = Mutex::new(budget);
     let bar = progress::bar("asking");
     let mut round = Round {
         source: Arc::clone(&source.name),
         platform: &platform,
         known: &known,
-        keep,
-        budget: &mut Budget::new(upstream.requests_per_minute_max),
+        keep: keep.clone(),
+        budget: &budget,
         memory: &mut Memory::default(),
         chance: &mut Chance::new().map_err(Failure::output)?,
         clock: clock.clone(),
@@ -187,6 +193,14 @@ async fn ask<K: Keep + Send>(
     let ended = round.run(order).await;
     let report = round.report;
     bar.finish_and_clear();
+    let through = asked_through(&report, order, noted);
+    let now = clock.now();
+    // What was asked for since a later time than the point is not everything.
+    let succeeded_at = (ended.is_ok() && through.is_some()).then_some(now);
+    let budget = budget.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let rests_until = budget.rests_until(now, Instant::now());
+    let outcome = Outcome { through, succeeded_at, rests_until };
+    let ended = ended.and(keep.note(&source.name, outcome).await);
     Ok(Asked { report, ended, cut })
 }
 
@@ -208,36 +222,31 @@ fn order(
 
 fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::io::Result<()> {
     let Asked { report, ended, cut } = asked;
-    let Report { requests, seen, not_found, unreadable, cut_instants, .. } = &report;
-    writeln!(out, "{source}: asked {requests} times, told of {seen} notifications and messages")?;
+    let Report { requests, seen, not_found, cut_instants, .. } = report;
+    let times = counted(requests, "time", "times");
+    let told = counted(seen, "notification or message", "notifications and messages");
+    writeln!(out, "{source}: asked {times}, told of {told}")?;
     let healed: Vec<String> =
         report.healed().filter(|(_, count)| *count > 0).map(in_words).collect();
-    match (healed.is_empty(), is_dry) {
-        (true, _) => writeln!(out, "  nothing was missing")?,
-        (false, true) => writeln!(out, "  would heal {}", healed.join(", "))?,
-        (false, false) => writeln!(out, "  healed {}", healed.join(", "))?,
+    let would = if is_dry { "would heal" } else { "healed" };
+    match (healed.is_empty(), &ended) {
+        (false, _) => writeln!(out, "  {would} {}", healed.join(", "))?,
+        (true, Ok(())) => writeln!(out, "  nothing was missing")?,
+        // Whoever was not told all cannot know.
+        (true, Err(_)) if seen > 0 => writeln!(out, "  nothing of that was missing")?,
+        (true, Err(_)) => {}
     }
     if let Some(cut) = cut {
         writeln!(out, "  what was created before {cut} was pruned and is not asked for")?;
     }
-    if *not_found > 0 {
-        writeln!(out, "  the platform does not know {not_found} that have not come to an end")?;
+    if not_found > 0 {
+        let open = counted(not_found, "that has not", "that have not");
+        writeln!(out, "  the platform does not know {open} come to an end")?;
     }
-    if unreadable.count > 0 {
-        let is = if unreadable.count == 1 { "is" } else { "are" };
-        let count = unreadable.count;
-        writeln!(out, "  {count} could not be understood and {is} asked for again:")?;
-        unreadable.named.iter().try_for_each(|named| writeln!(out, "    {named}"))?;
-        let others = unreadable.count - unreadable.named.len() as u64;
-        if others > 0 {
-            writeln!(out, "    and {others} more")?;
-        }
-    }
-    if *cut_instants > 0 {
-        writeln!(
-            out,
-            "  {cut_instants} instants fill a page: some of them may not have been seen"
-        )?;
+    tell_of_unreadable(&report, out)?;
+    if cut_instants > 0 {
+        let fill = counted(cut_instants as u64, "instant fills", "instants fill");
+        writeln!(out, "  {fill} a page: some created then may not have been seen")?;
     }
     match ended {
         Ok(()) | Err(Ended::Partial(_)) => {}
@@ -246,13 +255,80 @@ fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::i
     out.flush()
 }
 
+fn tell_of_unreadable(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+    let Unreadable { count, named, .. } = &report.unreadable;
+    if *count == 0 {
+        return Ok(());
+    }
+    let is = if *count == 1 { "is" } else { "are" };
+    writeln!(out, "  {count} could not be understood and {is} asked for again:")?;
+    named.iter().try_for_each(|named| writeln!(out, "    {named}"))?;
+    match count.saturating_sub(named.len() as u64) {
+        0 => Ok(()),
+        others => writeln!(out, "    and {others} more"),
+    }
+}
+
 fn in_words((heals, count): (Heals, u64)) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    match heals {
-        Heals::Status if count == 1 => "1 status".to_owned(),
-        Heals::Status => format!("{count} statuses"),
-        Heals::Notification => format!("{count} notification{s} never heard of"),
-        Heals::Message => format!("{count} received text{s}"),
-        Heals::Version => format!("{count} later version{s} of a status"),
+    let (one, many) = match heals {
+        Heals::Status => ("status", "statuses"),
+        Heals::Notification => ("notification never heard of", "notifications never heard of"),
+        Heals::Message => ("received text", "received texts"),
+        Heals::Version => ("later version of a status", "later versions of a status"),
+    };
+    counted(count, one, many)
+}
+
+/// A number and what there are so many of.
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(report: Report, ended: Result<(), Ended>) -> String {
+        let mut out = Vec::new();
+        tell("passport", Asked { report, ended, cut: None }, false, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn one_is_told_of_as_one_and_two_as_two() {
+        let report = |count: u64| Report {
+            requests: count,
+            seen: count,
+            not_found: count,
+            cut_instants: usize::try_from(count).unwrap(),
+            healed: [count; Heals::ALL.len()],
+            unreadable: Unreadable { count, named: vec!["it: why".into()], since: None },
+            ..Report::default()
+        };
+        let one = "passport: asked 1 time, told of 1 notification or message\n  healed 1 status, \
+                   1 notification never heard of, 1 received text, 1 later version of a status\n  \
+                   the platform does not know 1 that has not come to an end\n  1 could not be \
+                   understood and is asked for again:\n    it: why\n  1 instant fills a page: some \
+                   created then may not have been seen\n";
+        assert_eq!(told(report(1), Err(Ended::Partial(1))), one);
+        let two = "passport: asked 2 times, told of 2 notifications and messages\n  healed 2 \
+                   statuses, 2 notifications never heard of, 2 received texts, 2 later versions of \
+                   a status\n  the platform does not know 2 that have not come to an end\n  2 could \
+                   not be understood and are asked for again:\n    it: why\n    and 1 more\n  2 \
+                   instants fill a page: some created then may not have been seen\n";
+        assert_eq!(told(report(2), Err(Ended::Partial(2))), two);
+    }
+
+    #[test]
+    fn nothing_is_said_not_to_be_missing_where_not_all_was_told() {
+        let whole = told(Report { requests: 2, seen: 3, ..Report::default() }, Ok(()));
+        assert!(whole.ends_with("\n  nothing was missing\n"), "{whole}");
+        for (seen, said) in [(0, ""), (3, "  nothing of that was missing\n")] {
+            let report = Report { requests: 2, seen, ..Report::default() };
+            let broken = told(report, Err(Ended::Behind));
+            let (_, rest) = broken.split_once('\n').unwrap();
+            let end = "  not everything was asked for: the state is behind the journal\n";
+            assert_eq!(rest, format!("{said}{end}"));
+        }
     }
 }

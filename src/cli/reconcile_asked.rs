@@ -1,17 +1,17 @@
-//! What a round by hand has kept while a receiver runs on the database: the receiver is handed it, as
-//! for `receiptd prune`.
+//! What a round by hand has kept, and noted, while a receiver runs on the database: the receiver is handed
+//! it, as for `receiptd prune`.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 
 use super::Failure;
-use crate::api::control::{ControlFile, POLLED_PATH, Polled};
-use crate::client::{Answer, Client, ClientError, Options, Target, bearer};
+use crate::api::control::{ASKED_PATH, AskedByHand, ControlFile, POLLED_PATH, Polled};
+use crate::client::{Client, ClientError, Options, Target, bearer};
+use crate::journal::Outcome;
 use crate::reconcile::keep::{ENTRIES_MAX, Keep, Piece};
 use crate::reconcile::round::Ended;
 
@@ -48,10 +48,24 @@ impl Receiver {
         Client::new(Target::parse(&format!("{}{path}", self.base))?, options)
     }
 
-    async fn post(&self, body: Bytes) -> Result<Answer, ClientError> {
+    /// Hands this over; `what` it is, for when the receiver does not take it.
+    async fn post(
+        &self,
+        path: &str,
+        what: &str,
+        body: &(impl serde::Serialize + Sync),
+    ) -> Result<(), Ended> {
+        let failed = |error: &dyn std::fmt::Display| Ended::NotKept(error.to_string());
+        let body = serde_json::to_vec(body).map_err(|error| failed(&error))?;
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, self.key.clone());
-        self.client(POLLED_PATH)?.post(headers, body).await
+        let asked = async { self.client(path)?.post(headers, body.into()).await };
+        match asked.await.map_err(|error| failed(&error))? {
+            answer if answer.code == 204 => Ok(()),
+            answer => {
+                Err(Ended::NotKept(format!("the receiver refused {what}: {}", answer.first_line())))
+            }
+        }
     }
 }
 
@@ -71,18 +85,13 @@ impl Keep for Receiver {
     async fn keep(&mut self, source: &Arc<str>, pieces: Vec<Piece>) -> Result<(), Ended> {
         for pieces in pieces.chunks(ENTRIES_MAX) {
             let polled = Polled { source: source.to_string(), pieces: pieces.to_vec() };
-            let body = serde_json::to_vec(&polled).map_err(|e| Ended::NotKept(e.to_string()))?;
-            match self.post(body.into()).await {
-                Ok(answer) if answer.code == 204 => {}
-                Ok(answer) => {
-                    let said = answer.first_line();
-                    return Err(Ended::NotKept(format!(
-                        "the receiver refused what is new: {said}"
-                    )));
-                }
-                Err(error) => return Err(Ended::NotKept(error.to_string())),
-            }
+            self.post(POLLED_PATH, "what is new", &polled).await?;
         }
         Ok(())
+    }
+
+    async fn note(&mut self, source: &Arc<str>, outcome: Outcome) -> Result<(), Ended> {
+        let asked = AskedByHand { source: source.to_string(), outcome };
+        self.post(ASKED_PATH, "to note how far it was asked", &asked).await
     }
 }

@@ -27,6 +27,7 @@ use crate::clock::Timestamp;
 mod gather;
 mod progress;
 mod queue;
+mod rounds;
 mod schema;
 mod space;
 mod writer;
@@ -34,10 +35,11 @@ mod writer;
 pub mod reader;
 
 pub use progress::Progress;
+pub use rounds::{AskedThrough, Outcome, Rounds};
 pub use schema::{
-    AskedThrough, SCHEMA, SourceRow, adopt, count_between, forget, forget_sinks_but, journal_id,
-    keep_credential, last_seq, lost_sources, note_pruned_before, old_prefix, pruned_before,
-    pruned_through, remember_sink, sink_had, sink_since,
+    SCHEMA, SourceRow, adopt, count_between, forget, forget_sinks_but, journal_id, keep_credential,
+    last_seq, lost_sources, note_pruned_before, old_prefix, pruned_before, pruned_through,
+    remember_sink, sink_had, sink_since,
 };
 pub use space::{free_bytes, reserve_path};
 pub(crate) use writer::AbortOnPanic;

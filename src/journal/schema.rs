@@ -12,6 +12,7 @@ use crate::state;
 /// - `identity`: which journal this is, up to where callbacks were pruned, and what was created before
 ///   which time is not to come back;
 /// - `upstream`: down to which point each source's platform was last asked for everything;
+/// - `upstream_round`: how the last rounds of asking it went;
 /// - `source`: how the callbacks of each source were last configured to be read, so that the
 ///   journal can be settled without the configuration;
 /// - `sink`: up to where each sink is owed nothing, because it was not configured then or has had it;
@@ -64,6 +65,12 @@ pub const SCHEMA: Schema = Schema {
         state::expected_table!(),
         state::expected_overdue!(),
         "ALTER TABLE identity ADD COLUMN pruned_before TEXT;",
+        "CREATE TABLE upstream_round (
+            source TEXT PRIMARY KEY,
+            began_at TEXT,
+            succeeded_at TEXT,
+            rests_until TEXT
+        ) STRICT, WITHOUT ROWID;",
     ],
 };
 
@@ -143,38 +150,6 @@ pub fn sink_had(connection: &Connection, name: &str, through: i64) -> rusqlite::
         .prepare_cached("UPDATE sink SET since = ?2 WHERE name = ?1 AND since < ?2")?
         .execute(params![name, through])
         .map(drop)
-}
-
-/// Down to which point a source's platform was last asked for everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AskedThrough {
-    /// What was created before this was asked for.
-    pub point: Timestamp,
-    /// When all of it was last asked for, down to the horizon.
-    pub swept_at: Timestamp,
-}
-
-impl AskedThrough {
-    /// What is noted of that source; `None` if it was never asked through.
-    pub fn of(connection: &Connection, source: &str) -> rusqlite::Result<Option<Self>> {
-        let sql = "SELECT point, swept_at FROM upstream WHERE source = ?1";
-        let noted: Option<(String, String)> = connection
-            .prepare_cached(sql)?
-            .query_row([source], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        // What cannot be read is as good as nothing: then all is asked for again.
-        Ok(noted.and_then(|(point, swept_at)| {
-            Some(Self { point: point.parse().ok()?, swept_at: swept_at.parse().ok()? })
-        }))
-    }
-
-    /// Notes it.
-    pub fn note(&self, connection: &Connection, source: &str) -> rusqlite::Result<()> {
-        connection
-            .prepare_cached("INSERT OR REPLACE INTO upstream VALUES (?1, ?2, ?3)")?
-            .execute(params![source, self.point.to_string(), self.swept_at.to_string()])
-            .map(drop)
-    }
 }
 
 /// The digest of the token that was made for `source`; `sha256` becomes it if there was none.

@@ -1,6 +1,8 @@
-//! The part of a round that asks for notifications by their ids: those that have not come to an end and
-//! that no page shows. They are asked for in turns, so that a few thousand that never end do not keep
-//! the others waiting, and one that cannot be shown is in nobody's way.
+//! The parts of a round that ask for notifications by their ids: those that are overdue, and those that
+//! have not come to an end and that no page shows. They are asked for in turns, so that a few thousand
+//! that never end do not keep the others waiting. One that the platform fails for ends its part for this
+//! round, since it may fail for all; the next round begins behind it, so that it is in nobody's way. One
+//! that cannot be read is passed over, unless many are so in a row.
 
 use super::fault::Fault;
 use super::keep::Keep;
@@ -14,7 +16,7 @@ const ROWS_AT_ONCE: usize = 256;
 
 /// Which of the notifications that have not come to an end are asked for by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Which {
+enum Which {
     /// Those that were created before the lists are read down to.
     NotReached,
     /// Those that should have been on a page and were not.
@@ -32,17 +34,23 @@ pub(super) struct Ids {
     pub wrong_in_a_row: u32,
 }
 
-impl<K: Keep + Send> Round<'_, K> {
-    /// What is overdue, then what has not come to an end and the lists do not reach.
-    pub(super) async fn ask_by_ids(&mut self, order: Order, ids: &mut Ids) -> Result<(), Ended> {
-        self.ask_for_what_is_overdue(order, ids).await?;
-        self.ask_for_what_pages_do_not_reach(order, ids).await
+impl Ids {
+    /// So many may be.
+    pub(super) fn new(ids_max: usize) -> Self {
+        Self { left: ids_max, not_found: Vec::new(), wrong_in_a_row: 0 }
     }
+}
 
+impl<K: Keep + Send> Round<'_, K> {
     /// Asks for what is overdue: what the app said it sent and whose deadline has passed. Goes on behind
     /// what was asked for the last time: where the platform fails for one, the next round begins behind
     /// it.
-    async fn ask_for_what_is_overdue(&mut self, order: Order, ids: &mut Ids) -> Result<(), Ended> {
+    pub(super) async fn ask_for_what_is_overdue(
+        &mut self,
+        order: Order,
+        ids: &mut Ids,
+    ) -> Result<(), Ended> {
+        ids.wrong_in_a_row = 0;
         let begin = self.memory.overdue_through;
         for between in [(begin, i64::MAX), (0, begin)] {
             self.ask_for_overdue_between(order, between, ids).await?;
@@ -78,12 +86,14 @@ impl<K: Keep + Send> Round<'_, K> {
         }
     }
 
-    /// Goes on behind what was asked for by id the last time.
-    async fn ask_for_what_pages_do_not_reach(
+    /// Asks for what has not come to an end and was created before the lists are read down to. Goes on
+    /// behind what was asked for the last time.
+    pub(super) async fn ask_for_what_pages_do_not_reach(
         &mut self,
         order: Order,
         ids: &mut Ids,
     ) -> Result<(), Ended> {
+        ids.wrong_in_a_row = 0;
         let begin = self.memory.asked_through;
         for between in [(begin, i64::MAX), (0, begin)] {
             self.ask_between(order, Which::NotReached, between, ids).await?;
@@ -95,7 +105,17 @@ impl<K: Keep + Send> Round<'_, K> {
         Ok(())
     }
 
-    pub(super) async fn ask_between(
+    /// Asks for what has not come to an end and should have been on a page.
+    pub(super) async fn ask_for_what_no_page_shows(
+        &mut self,
+        order: Order,
+        ids: &mut Ids,
+    ) -> Result<(), Ended> {
+        ids.wrong_in_a_row = 0;
+        self.ask_between(order, Which::NotShown, (0, i64::MAX), ids).await
+    }
+
+    async fn ask_between(
         &mut self,
         order: Order,
         which: Which,

@@ -2,19 +2,21 @@
 //!
 //! [`Keep`] is what a round needs of whoever has the journal: the receiver itself ([`InJournal`]), or,
 //! for a command beside a running receiver, a request to it. It promises that what it has kept is in
-//! the state once it returns, so that the next look knows it.
+//! the state once it returns, so that the next look knows it. It also notes in the journal what a round
+//! leaves behind for the next.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusqlite::Connection;
 use tokio::time::{sleep, timeout};
 
 use super::known::Heals;
 use super::round::Ended;
 use crate::callback::Origin;
 use crate::clock::Timestamp;
-use crate::journal::{Entry, Journal, Refused};
+use crate::journal::{Entry, Journal, Outcome, Refused};
 use crate::settle::Settled;
 
 /// Entries handed over at once: what they may add to the wait of a callback is one such commit.
@@ -71,6 +73,16 @@ pub trait Keep {
         source: &Arc<str>,
         pieces: Vec<Piece>,
     ) -> impl Future<Output = Result<(), Ended>> + Send;
+
+    /// Notes what a round came to.
+    ///
+    /// # Errors
+    /// If it cannot be noted. Then more is asked for than need be.
+    fn note(
+        &mut self,
+        source: &Arc<str>,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<(), Ended>> + Send;
 }
 
 /// The journal of this process.
@@ -102,9 +114,28 @@ impl Keep for InJournal {
         }
         self.ready().await
     }
+
+    async fn note(&mut self, source: &Arc<str>, outcome: Outcome) -> Result<(), Ended> {
+        let source = Arc::clone(source);
+        self.write(move |journal| outcome.note(journal, &source)).await
+    }
 }
 
 impl InJournal {
+    /// Has that written on the journal's own thread.
+    pub(super) async fn write(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), Ended> {
+        let journal = self.journal.clone();
+        let on_writer = move || journal.on_writer(move |journal| work(journal));
+        match tokio::task::spawn_blocking(on_writer).await {
+            Ok(Ok(written)) => written.map_err(|error| Ended::NotKept(error.to_string())),
+            Ok(Err(refused)) => Err(Ended::Refused(refused)),
+            Err(_) => Err(Ended::Stopped),
+        }
+    }
+
     /// Appends some, and waits until they are durable.
     async fn append(
         &self,
@@ -148,6 +179,10 @@ impl Keep for Nothing {
     }
 
     async fn keep(&mut self, _: &Arc<str>, _: Vec<Piece>) -> Result<(), Ended> {
+        Ok(())
+    }
+
+    async fn note(&mut self, _: &Arc<str>, _: Outcome) -> Result<(), Ended> {
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use crate::callback::{Event, Fingerprint, News, Standing};
 use crate::clock::Timestamp;
 use crate::ends::Ends;
-use crate::journal::{self, pruned_before};
+use crate::journal::{self, AskedThrough, Rounds, pruned_before};
 use crate::merge::Facts;
 use crate::provider::polled::{Said, is_uuid};
 use crate::sqlite::{self, Access, OpenError};
@@ -124,6 +124,15 @@ impl Known {
         Ok(heals)
     }
 
+    /// What is noted of asking that source's platform. What cannot be read is as good as no note.
+    pub fn noted(&self, source: &str) -> (Option<AskedThrough>, Rounds) {
+        let Ok(journal) = sqlite::open(&self.journal, &journal::SCHEMA, Access::Read) else {
+            return Default::default();
+        };
+        let through = AskedThrough::of(&journal, source).unwrap_or_default();
+        (through, Rounds::of(&journal, source).unwrap_or_default())
+    }
+
     /// What was created before this was pruned, if anything was.
     ///
     /// # Errors
@@ -145,8 +154,7 @@ impl Known {
         rows_max: usize,
     ) -> Result<Vec<Outstanding>, Unknown> {
         let state = self.open()?;
-        let mut rows =
-            outstanding::outstanding(&state, source, &self.ends, (since, key), rows_max)?;
+        let mut rows = outstanding::outstanding(&state, source, &self.ends, (since, key), rows_max)?;
         rows.retain(|row| is_uuid(&row.id));
         Ok(rows)
     }

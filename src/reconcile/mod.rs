@@ -33,8 +33,9 @@
 //! It knows no caller and no sink, and decides nothing about a status. In reading order:
 //! [`credential`] is who we are, [`fault`] why there is no answer, [`upstream`] asks once; [`budget`]
 //! and [`scan`] decide, without I/O, when and for which page to ask next; [`known`] tells what is
-//! news, [`keep`] has it appended; [`round`] is one round, `by_id` a part of it; `told` is what the log
-//! says of rounds, [`reconciler`] the thread of all of them.
+//! news, [`keep`] has it appended; [`round`] is one round, `by_id` and `lists` its parts; [`order`] decides,
+//! again without I/O, what a round asks for; `told` is what the log says of rounds, [`reconciler`] the
+//! thread of all of them.
 
 pub mod credential;
 
@@ -53,6 +54,10 @@ pub mod keep;
 pub mod round;
 
 mod by_id;
+
+mod lists;
+
+pub mod order;
 
 mod told;
 

@@ -1,37 +1,34 @@
 //! The thread on which every upstream is asked: started, given others to ask, stopped.
 //!
 //! Each source has a task of its own, so that one slow platform holds up no other. A round begins when
-//! the time since the last one began is over, and once more after a start, at a moment by chance.
+//! the time since the last one began is over, also across a restart, and the first at a moment by chance.
+//! Given other sources, the task of one about which nothing is different goes on as if nothing had been.
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
-use super::budget::Budget;
-use super::keep::InJournal;
+use super::budget::{Budget, Budgets};
+use super::keep::{InJournal, Keep as _};
 use super::known::Known;
-use super::round::{Ended, Memory, OVERLAP_S, Order, Report, Round, Seen};
+use super::order::{asked_through, asked_to_wait, before, first_pause, order};
+use super::round::{Ended, Memory, Report, Round, Seen};
 use super::told::Told;
 use super::upstream::Platform;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::settings::{Source, Upstream};
 use crate::forward::backoff::{Backoff, Chance};
-use crate::forward::breaker::RETRY_AFTER_MAX;
-use crate::journal::reader::Reader;
-use crate::journal::{AskedThrough, Journal};
+use crate::journal::{AskedThrough, Journal, Outcome, Rounds};
 use crate::provider::{Provider, ends};
 use crate::settle::{OnThread, Settled};
 use crate::state::outstanding::make_index;
 use crate::telemetry::{Metrics, UpstreamMetrics};
-
-/// How often everything down to the horizon is asked for, in seconds.
-const SWEEP_S: i64 = 86_400;
 
 /// The first round begins by chance within this time, so that receivers that start together do not ask
 /// together.
@@ -72,6 +69,7 @@ fn asked(sources: &[Source]) -> Vec<AskedSource> {
 pub struct Reconciler {
     parts: Parts,
     metrics: Arc<Metrics>,
+    budgets: Arc<Budgets>,
     running: Mutex<Option<Running>>,
 }
 
@@ -82,8 +80,7 @@ impl std::fmt::Debug for Reconciler {
 }
 
 struct Running {
-    asked: Vec<AskedSource>,
-    stop: watch::Sender<bool>,
+    wanted: watch::Sender<Vec<AskedSource>>,
     thread: JoinHandle<()>,
 }
 
@@ -93,82 +90,145 @@ impl Reconciler {
     /// # Errors
     /// If the thread cannot be started.
     pub fn start(sources: &[Source], parts: Parts, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let reconciler = Self { parts, metrics, running: Mutex::default() };
-        reconciler.replace(sources)?;
+        let (budgets, running) = (Arc::default(), Mutex::default());
+        let reconciler = Self { parts, metrics, budgets, running };
+        reconciler.follow(asked(sources), Begun::WithTheProcess)?;
         Ok(reconciler)
     }
 
-    /// Asks for these sources from now on. Where nothing about it is different, nothing is begun anew.
+    /// Asks for these sources from now on. Where nothing about one is different, it is not begun anew;
+    /// where something is, what was sent to its host still counts.
     ///
     /// # Errors
     /// As [`Reconciler::start`].
     pub fn replace(&self, sources: &[Source]) -> io::Result<()> {
-        let asked = asked(sources);
+        self.follow(asked(sources), Begun::Later)
+    }
+
+    fn follow(&self, wanted: Vec<AskedSource>, begun: Begun) -> io::Result<()> {
+        // So that every series is there before anybody can look.
+        wanted.iter().for_each(|source| drop(self.metrics.upstream(&source.name)));
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.as_ref().map_or(&[][..], |running| &running.asked) == asked.as_slice() {
-            return Ok(());
-        }
-        // Dropping its sender stops the old one, wherever it is.
-        *running = None;
-        if !asked.is_empty() {
-            *running = Some(self.run(asked)?);
+        if wanted.is_empty() {
+            // Dropping its sender stops the thread, wherever it is.
+            *running = None;
+        } else if let Some(running) = &*running {
+            running.wanted.send_replace(wanted);
+        } else {
+            *running = Some(self.run(wanted, begun)?);
         }
         Ok(())
     }
 
-    fn run(&self, asked: Vec<AskedSource>) -> io::Result<Running> {
+    fn run(&self, asked: Vec<AskedSource>, begun: Begun) -> io::Result<Running> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = watch::channel(false);
-        let mut followers = Vec::new();
-        for source in asked.clone() {
-            followers.push(Follower {
-                metrics: self.metrics.upstream(&source.name),
-                known: Known::new(
-                    &self.parts.files[1],
-                    ends::of([(&*source.name, source.provider)]),
-                ),
-                budget: Budget::new(source.upstream.requests_per_minute_max),
-                memory: Memory::default(),
-                chance: Chance::new()?,
-                parts: self.parts.clone(),
-                told: Told::new(Arc::clone(&source.name)),
-                source,
-            });
-        }
+        let (wanted, changes) = watch::channel(asked);
+        let following = Following {
+            parts: self.parts.clone(),
+            metrics: Arc::clone(&self.metrics),
+            budgets: Arc::clone(&self.budgets),
+            begun,
+        };
         let thread = std::thread::Builder::new()
             .name("reconcile".to_owned())
-            .spawn(move || runtime.block_on(follow(followers, stopped)))?;
-        Ok(Running { asked, stop, thread })
+            .spawn(move || runtime.block_on(following.run(changes)))?;
+        Ok(Running { wanted, thread })
     }
 
     /// Stops at once: what was not asked for is asked for the next time. Blocks until `deadline` at most.
     pub fn stop(self, deadline: Instant) {
         let running = self.running.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Some(Running { stop, thread, .. }) = running else { return };
-        let _ = stop.send(true);
+        let Some(Running { wanted, thread }) = running else { return };
+        drop(wanted);
         while !thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-async fn follow(followers: Vec<Follower>, mut stopped: watch::Receiver<bool>) {
-    let mut all = JoinSet::new();
-    for follower in followers {
-        all.spawn(follower.run());
-    }
-    let ended = async {
-        while let Some(ended) = all.join_next().await {
-            // A bug of ours; the process goes on receiving.
-            if let Err(error) = ended {
-                tracing::error!(%error, "a platform is not asked any more until the next start");
+/// When a source began to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    /// Who restarts a process means nothing by it: what was asked for before still counts.
+    WithTheProcess,
+    /// Somebody has just said that it should be.
+    Later,
+}
+
+/// What is followed on the thread.
+struct Following {
+    parts: Parts,
+    metrics: Arc<Metrics>,
+    budgets: Arc<Budgets>,
+    begun: Begun,
+}
+
+impl Following {
+    /// Until nobody can want anything else any more.
+    async fn run(mut self, mut wanted: watch::Receiver<Vec<AskedSource>>) {
+        let mut all = JoinSet::new();
+        let mut followed: Vec<(AskedSource, AbortHandle)> = Vec::new();
+        loop {
+            let asked = wanted.borrow_and_update().clone();
+            followed.retain(|(source, task)| {
+                let stays = asked.contains(source) && !task.is_finished();
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            for source in asked {
+                if followed.iter().any(|(known, _)| *known == source) {
+                    continue;
+                }
+                match self.follower(source.clone()) {
+                    Ok(follower) => followed.push((source, all.spawn(follower.run()))),
+                    Err(error) => tracing::error!(%error, "a platform is not asked"),
+                }
+            }
+            self.begun = Begun::Later;
+            if until_changed(&mut wanted, &mut all).await.is_err() {
+                return;
             }
         }
-    };
-    tokio::select! {
-        // Either told to stop or forgotten.
-        _ = stopped.changed() => {}
-        () = ended => {}
+    }
+
+    fn follower(&self, source: AskedSource) -> io::Result<Follower> {
+        Ok(Follower {
+            metrics: self.metrics.upstream(&source.name),
+            known: Known::new(
+                &self.parts.files[1],
+                ends::of([(&*source.name, source.provider)]),
+            ),
+            budget: self.budgets.of(
+                &source.name,
+                &source.upstream.base.authority,
+                source.upstream.requests_per_minute_max,
+            ),
+            memory: Memory::default(),
+            chance: Chance::new()?,
+            parts: self.parts.clone(),
+            told: Told::new(Arc::clone(&source.name)),
+            begun: self.begun,
+            source,
+        })
+    }
+}
+
+async fn until_changed(
+    wanted: &mut watch::Receiver<Vec<AskedSource>>,
+    all: &mut JoinSet<()>,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        tokio::select! {
+            changed = wanted.changed() => return changed,
+            Some(ended) = all.join_next() => {
+                // A bug of ours; the process goes on receiving.
+                if let Some(error) = ended.err().filter(|error| !error.is_cancelled()) {
+                    tracing::error!(%error, "a platform is not asked any more until the next start");
+                }
+            }
+        }
     }
 }
 
@@ -177,10 +237,11 @@ struct Follower {
     source: AskedSource,
     parts: Parts,
     known: Known,
-    budget: Budget,
+    budget: Arc<Mutex<Budget>>,
     memory: Memory,
     chance: Chance,
     metrics: UpstreamMetrics,
+    begun: Begun,
     told: Told,
 }
 
@@ -195,9 +256,7 @@ impl Follower {
                 return;
             }
         };
-        self.tell_how_far();
-        let first = FIRST_MAX.min(every);
-        sleep(Backoff { min: first, max: first }.pause(0, &mut self.chance)).await;
+        sleep(self.begin(every)).await;
         loop {
             let began = Instant::now();
             let (report, ended) = self.round(&platform).await;
@@ -207,25 +266,43 @@ impl Follower {
         }
     }
 
+    /// Tells what earlier rounds came to. How long to wait for the first.
+    fn begin(&mut self, every: Duration) -> Duration {
+        let now = self.parts.clock.now();
+        let horizon = before(now, self.source.upstream.horizon);
+        let (through, rounds) = self.known.noted(&self.source.name);
+        self.metrics.asked_through(through.map_or(horizon, |noted| noted.point.max(horizon)));
+        if let Some(succeeded_at) = rounds.succeeded_at {
+            self.metrics.succeeded(succeeded_at);
+        }
+        let first = FIRST_MAX.min(every);
+        let by_chance = Backoff { min: first, max: first }.pause(0, &mut self.chance);
+        if self.begun == Begun::Later {
+            return by_chance;
+        }
+        budget_of(&self.budget).rest_as_noted(&rounds, now, Instant::now());
+        first_pause(&rounds, every, now, by_chance)
+    }
+
     async fn round(&mut self, platform: &Platform) -> (Report, Result<(), Ended>) {
         self.make_index().await;
         let now = self.parts.clock.now();
-        // A point that cannot be read is as good as none.
-        let noted = self.noted().filter(|noted| noted.point <= now && noted.swept_at <= now);
+        let (noted, _) = self.known.noted(&self.source.name);
         let pruned = match self.known.pruned_before() {
             Ok(pruned) => pruned,
             Err(unknown) => return (Report::default(), Err(unknown.into())),
         };
-        let (order, is_sweep) = order(&self.source.upstream, (noted, pruned), now);
+        let order = order(&self.source.upstream, (noted, pruned), now);
+        let (journal, settled) = (self.parts.journal.clone(), self.parts.settled.clone());
+        let mut keep = InJournal { journal, settled };
+        let source = Arc::clone(&self.source.name);
+        noted_or_told(keep.write(move |journal| Rounds::begin(journal, &source, now)).await);
         let mut round = Round {
             source: Arc::clone(&self.source.name),
             platform,
             known: &self.known,
-            keep: InJournal {
-                journal: self.parts.journal.clone(),
-                settled: self.parts.settled.clone(),
-            },
-            budget: &mut self.budget,
+            keep: keep.clone(),
+            budget: &self.budget,
             memory: &mut self.memory,
             chance: &mut self.chance,
             clock: self.parts.clock.clone(),
@@ -236,17 +313,22 @@ impl Follower {
         };
         let ended = round.run(order).await;
         let report = round.report;
-        if report.are_lists_read {
-            let swept_at = noted.filter(|_| !is_sweep).map_or(now, |noted| noted.swept_at);
-            // What could not be understood must be asked for again.
-            let point = report.unreadable.since.map_or(now, |since| since.min(now));
-            self.note(AskedThrough { point, swept_at }).await;
-            self.metrics.asked_through(point);
-        }
-        if ended.is_ok() {
-            self.metrics.succeeded(self.parts.clock.now());
-        }
+        let outcome = self.outcome(ended.is_ok(), asked_through(&report, order, noted));
+        noted_or_told(keep.note(&self.source.name, outcome).await);
         (report, ended)
+    }
+
+    fn outcome(&self, is_good: bool, through: Option<AskedThrough>) -> Outcome {
+        let now = self.parts.clock.now();
+        if let Some(through) = through {
+            self.metrics.asked_through(through.point);
+        }
+        let succeeded_at = is_good.then_some(now);
+        if is_good {
+            self.metrics.succeeded(now);
+        }
+        let rests_until = budget_of(&self.budget).rests_until(now, Instant::now());
+        Outcome { through, succeeded_at, rests_until }
     }
 
     /// It is there after the first round, unless the state file is another.
@@ -261,56 +343,15 @@ impl Follower {
             Some(Ok(false)) | None => {}
         }
     }
+}
 
-    fn noted(&self) -> Option<AskedThrough> {
-        let reader = Reader::open(&self.parts.files[0]).ok()?;
-        AskedThrough::of(reader.connection(), &self.source.name).ok()?
-    }
-
-    async fn note(&self, through: AskedThrough) {
-        let (journal, source) = (self.parts.journal.clone(), Arc::clone(&self.source.name));
-        let note = move || journal.on_writer(move |journal| through.note(journal, &source));
-        // If it is not noted, the same is asked for again.
-        if let Ok(Ok(Err(error))) = tokio::task::spawn_blocking(note).await {
-            tracing::warn!(%error, "how far a platform was asked could not be noted");
-        }
-    }
-
-    fn tell_how_far(&self) {
-        let horizon = before(self.parts.clock.now(), self.source.upstream.horizon);
-        self.metrics.asked_through(self.noted().map_or(horizon, |noted| noted.point.max(horizon)));
+/// If it is not noted, the same is asked for again.
+fn noted_or_told(noted: Result<(), Ended>) {
+    if let Err(error) = noted {
+        tracing::warn!(%error, "how far a platform was asked could not be noted");
     }
 }
 
-/// How long the platform wants to be left alone, if that ended the round.
-fn asked_to_wait(ended: &Result<(), Ended>) -> Duration {
-    match ended {
-        Err(Ended::Upstream(fault)) => fault.may_pass().unwrap_or_default().min(RETRY_AFTER_MAX),
-        _ => Duration::ZERO,
-    }
-}
-
-/// What to ask for now, and whether that is everything down to the horizon, or to what was pruned.
-fn order(
-    upstream: &Upstream,
-    (noted, pruned): (Option<AskedThrough>, Option<Timestamp>),
-    now: Timestamp,
-) -> (Order, bool) {
-    let horizon = before(now, upstream.horizon);
-    let floor = pruned.map_or(horizon, |pruned| pruned.max(horizon));
-    let is_sweep = noted.is_none_or(|noted| noted.swept_at.plus_seconds(SWEEP_S) <= now);
-    let point = noted.filter(|_| !is_sweep).map(|noted| noted.point.plus_seconds(-OVERLAP_S));
-    let down_to = point.map_or(floor, |point| point.max(floor));
-    (Order { now, down_to, horizon, floor, ids_max: ids_max(upstream) }, is_sweep)
-}
-
-/// Half of what may be asked until the next round: the pages must have their turn.
-fn ids_max(upstream: &Upstream) -> usize {
-    let requests = u64::from(upstream.requests_per_minute_max) * upstream.every.as_secs() / 60;
-    usize::try_from(requests / 2).unwrap_or(usize::MAX).max(1)
-}
-
-/// So long before.
-pub fn before(now: Timestamp, span: Duration) -> Timestamp {
-    now.plus_seconds(-i64::try_from(span.as_secs()).unwrap_or(i64::MAX))
+fn budget_of(budget: &Mutex<Budget>) -> MutexGuard<'_, Budget> {
+    budget.lock().unwrap_or_else(PoisonError::into_inner)
 }

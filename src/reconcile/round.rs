@@ -1,29 +1,34 @@
 //! One round: everything a source's platform is asked at one time.
 //!
 //! First notifications that have not come to an end, by id; then the pages of notifications, then those
-//! of text messages, from the newest down to a point. What an answer adds is kept before the next is
-//! asked for, so a round that is broken off loses nothing but its place. And not even that: the next one
-//! reads the newest pages down to where the broken one began, and then goes on where it stopped. A page
-//! that the platform cannot show thus keeps nobody from the newest.
+//! of text messages, from the newest down to a point. Each of these parts has its turn, whatever became
+//! of the one before. Only where the platform does not let us in, wants to be left alone for long, or
+//! does not answer at all, and where nothing can be kept, is the rest left for the next round.
+//!
+//! What an answer adds is kept before the next is asked for, so a round that is broken off loses nothing
+//! but its place. And not even that: the next one reads the newest pages down to where the broken one
+//! began, and then goes on where it stopped. A page that the platform cannot show thus keeps nobody from
+//! the newest.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::budget::Budget;
-use super::by_id::{Ids, Which};
+use super::by_id::Ids;
 use super::fault::Fault;
 use super::keep::{Keep, Piece};
 use super::known::{Heals, Known, Unknown};
-use super::scan::{Place, Scan, Shown};
-use super::upstream::{List, Platform, Question};
+use super::lists::BrokenOff;
+use super::upstream::{Platform, Question};
 use crate::callback::Fingerprint;
 use crate::clock::{Clock, Timestamp};
 use crate::forward::backoff::{Backoff, Chance};
+use crate::forward::breaker;
 use crate::journal::Refused;
-use crate::provider::polled::{Broken, Page, Said};
+use crate::provider::polled::{Page, Said};
 use crate::telemetry::{Asked, UpstreamMetrics};
 
 /// What was created so long before a point is asked for again: clocks differ, and a platform can show a
@@ -93,6 +98,8 @@ pub struct Order {
 pub struct Report {
     /// Requests sent.
     pub requests: u64,
+    /// Those that were answered, if only with a refusal.
+    pub answered: u64,
     /// Notifications and messages that were told of; one that was shown twice counts twice.
     pub seen: u64,
     /// Notifications that the platform does not know, or no longer.
@@ -119,7 +126,7 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    fn must_go_back_to(&mut self, since: Timestamp) {
+    pub(super) fn must_go_back_to(&mut self, since: Timestamp) {
         self.since = Some(self.since.map_or(since, |known| known.min(since)));
     }
 
@@ -136,20 +143,10 @@ impl Report {
     }
 }
 
-/// A list that was not read to its end: how far, and when it was begun.
-#[derive(Debug)]
-struct BrokenOff {
-    list: List,
-    scan: Scan,
-    began_at: Timestamp,
-    /// As [`Unreadable::since`], in what was read of it.
-    unreadable_since: Option<Timestamp>,
-}
-
 /// What is remembered from round to round, in memory: losing it costs requests.
 #[derive(Debug, Default)]
 pub struct Memory {
-    broken_off: Vec<BrokenOff>,
+    pub(super) broken_off: Vec<BrokenOff>,
     /// Ids were asked for up to this key.
     pub(super) asked_through: i64,
     /// Of what is overdue, ids were asked for up to this key.
@@ -172,7 +169,7 @@ pub struct Round<'r, K> {
     /// Who keeps what is news.
     pub keep: K,
     /// When to ask.
-    pub budget: &'r mut Budget,
+    pub budget: &'r Mutex<Budget>,
     /// What is remembered.
     pub memory: &'r mut Memory,
     /// For pauses.
@@ -196,6 +193,8 @@ pub struct Seen {
     pub(super) open: HashSet<String>,
     /// What was kept.
     kept: HashSet<Fingerprint>,
+    /// What the first part that came to no good end met.
+    trouble: Option<Ended>,
 }
 
 impl<K> std::fmt::Debug for Round<'_, K> {
@@ -211,99 +210,65 @@ impl<K: Keep + Send> Round<'_, K> {
     /// Why it could not be asked for to the end.
     pub async fn run(&mut self, order: Order) -> Result<(), Ended> {
         self.keep.ready().await?;
-        let mut ids = Ids { left: order.ids_max, not_found: Vec::new(), wrong_in_a_row: 0 };
-        let by_ids = self.ask_by_ids(order, &mut ids).await;
-        // Where it fails for one notification, the pages may be shown all the same.
-        if !matches!(by_ids, Ok(()) | Err(Ended::Upstream(Fault::Passing { .. }))) {
-            return by_ids;
+        let mut ids = Ids::new(order.ids_max);
+        let overdue = self.ask_for_what_is_overdue(order, &mut ids).await;
+        self.bear(overdue)?;
+        // Whether the platform is down, or fails for one notification, the lists will show.
+        let is_put_off = self.is_unanswered();
+        if !is_put_off {
+            let not_reached = self.ask_for_what_pages_do_not_reach(order, &mut ids).await;
+            self.bear(not_reached)?;
         }
-        self.read_lists(order).await?;
-        self.report.are_lists_read = true;
-        by_ids?;
-        // A list shows what was sent with keys of one kind; by its id, all is known.
-        self.ask_between(order, Which::NotShown, (0, i64::MAX), &mut ids).await?;
-        // Only now: where lists are not shown either, it says nothing that one of them is not known.
-        if self.memory.gone.len() + ids.not_found.len() > GONE_MAX {
-            self.memory.gone.clear();
+        self.report.are_lists_read = self.read_lists(order).await?;
+        if is_put_off && !self.is_unanswered() {
+            let not_reached = self.ask_for_what_pages_do_not_reach(order, &mut ids).await;
+            self.bear(not_reached)?;
         }
-        self.memory.gone.extend(ids.not_found);
+        if self.report.are_lists_read {
+            // A list shows what was sent with keys of one kind; by its id, all is known.
+            let not_shown = self.ask_for_what_no_page_shows(order, &mut ids).await;
+            self.bear(not_shown)?;
+            // Only now: where lists are not shown, it says nothing that one of them is not known.
+            self.remember_gone(ids.not_found);
+        }
+        if let Some(trouble) = self.seen.trouble.take() {
+            return Err(trouble);
+        }
         self.report.unreadable.any().map_or(Ok(()), |count| Err(Ended::Partial(count)))
     }
 
-    async fn read_lists(&mut self, order: Order) -> Result<(), Ended> {
-        for list in [List::Notifications, List::Messages] {
-            let Some(first) = self.platform.first_page(list) else { continue };
-            let place = self.memory.broken_off.iter().position(|broken| broken.list == list);
-            let broken = place.map(|place| self.memory.broken_off.swap_remove(place));
-            let begun = broken.as_ref().map(|broken| broken.began_at.plus_seconds(-OVERLAP_S));
-            let down_to = begun.map_or(order.down_to, |begun| begun.max(order.down_to));
-            let scan = Scan::new(first, down_to);
-            // If this one breaks off too, what was behind it is read from there.
-            self.read(list, scan, order).await?;
-            if let Some(BrokenOff { scan, unreadable_since, .. }) = broken {
-                if let Some(since) = unreadable_since {
-                    self.report.unreadable.must_go_back_to(since);
-                }
-                self.read(list, scan.no_deeper_than(order.floor), order).await?;
+    /// A part that came to no good end is remembered, if the others can have their turn all the same.
+    pub(super) fn bear(&mut self, part: Result<(), Ended>) -> Result<(), Ended> {
+        match part {
+            Err(Ended::Upstream(fault))
+                if !matches!(fault, Fault::Denied { .. }) && !self.is_left_alone() =>
+            {
+                self.seen.trouble.get_or_insert(Ended::Upstream(fault));
+                Ok(())
             }
+            part => part,
         }
-        Ok(())
     }
 
-    async fn read(&mut self, list: List, mut scan: Scan, order: Order) -> Result<(), Ended> {
-        let whole = seconds(order.down_to, order.now);
-        while let Some(place) = scan.next().cloned() {
-            if let Err(ended) = self.read_page(list, &mut scan, place, order).await {
-                self.break_off(list, scan, order);
-                return Err(ended);
-            }
-            let reached = scan.reached().unwrap_or(order.now).max(order.down_to);
-            (self.progress)(seconds(reached, order.now), whole);
-        }
-        self.report.cut_instants += scan.cut_instants;
-        Ok(())
+    /// Whether the platform was asked in vain, and nothing else.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.seen.trouble.is_some() && self.report.answered == 0
     }
 
-    async fn read_page(
-        &mut self,
-        list: List,
-        scan: &mut Scan,
-        place: Place,
-        order: Order,
-    ) -> Result<(), Ended> {
-        let page = self.ask(Question::Page(list, &place)).await.map_err(Ended::Upstream)?;
-        let elements = page.said.len() + page.broken.len();
-        let shown: Vec<Shown> = page
-            .said
-            .iter()
-            .map(shown)
-            .chain(page.broken.iter().filter_map(shown_broken))
-            .collect();
-        page.broken.iter().for_each(|broken| self.count_broken(list, broken, order));
-        let open = page.said.iter().filter(|said| self.known.is_open(&self.source, said));
-        self.seen.open.extend(open.map(|said| said.event.id().to_owned()));
-        self.take(page, None).await?;
-        // What the page shows is kept all the same.
-        let read_on = scan.take(&shown, elements);
-        read_on.map_err(|astray| Ended::Upstream(Fault::wrong(astray.to_string())))
+    /// Whether the platform wants to be left alone for longer than a round waits.
+    fn is_left_alone(&self) -> bool {
+        self.budget().rests_for(Instant::now()) > RETRY_AFTER_MAX
     }
 
-    /// It is told of, once a round, and the point does not move past it.
-    fn count_broken(&mut self, list: List, broken: &Broken, order: Order) {
-        // It stands on a page with what was asked for.
-        if broken.created_at.is_some_and(|at| at < order.floor.min(order.down_to)) {
-            return;
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_gone(&mut self, keys: Vec<i64>) {
+        if self.memory.gone.len() + keys.len() > GONE_MAX {
+            self.memory.gone.clear();
         }
-        let since = broken.created_at.unwrap_or(order.down_to);
-        self.report.unreadable.must_go_back_to(since);
-        let Broken { place, why, .. } = broken;
-        let which = match (&broken.id, list) {
-            (Some(id), _) => id.clone(),
-            (None, List::Notifications) => format!("element {place} of a page of notifications"),
-            (None, List::Messages) => format!("element {place} of a page of received texts"),
-        };
-        let when = broken.created_at.map(|at| format!(", created {at}")).unwrap_or_default();
-        self.count_unreadable(format!("{which}{when}: {why}"), broken.flaw);
+        self.memory.gone.extend(keys);
     }
 
     /// Pages overlap: what is shown twice counts once.
@@ -319,37 +284,52 @@ impl<K: Keep + Send> Round<'_, K> {
         self.metrics.unreadable(flaw);
     }
 
-    fn break_off(&mut self, list: List, scan: Scan, order: Order) {
-        let scan = scan.as_deep_as(order.down_to);
-        let unreadable_since = self.report.unreadable.since;
-        self.memory.broken_off.push(BrokenOff {
-            list,
-            scan,
-            began_at: order.now,
-            unreadable_since,
-        });
-    }
-
     /// Asks, again and again if that may help, when there is a request left to be spent.
     pub(super) async fn ask(&mut self, question: Question<'_>) -> Result<Page, Fault> {
         let mut failures = 0;
         loop {
-            while let Err(wait) = self.budget.spend(Instant::now()) {
-                sleep(wait).await;
-            }
+            self.wait_for_a_request().await?;
             self.report.requests += 1;
             let asked = self.platform.ask(question).await;
             self.metrics.asked(outcome(&asked));
             let fault = match asked {
-                Ok(page) => return Ok(page),
+                Ok(page) => {
+                    self.report.answered += 1;
+                    return Ok(page);
+                }
                 Err(fault) => fault,
             };
-            let may_pass = fault.may_pass().filter(|asked_for| *asked_for <= RETRY_AFTER_MAX);
-            let Some(asked_for) = may_pass.filter(|_| failures + 1 < FAILURES_MAX) else {
+            let Some(asked_for) = fault.may_pass() else {
+                self.report.answered += 1;
                 return Err(fault);
             };
-            sleep(asked_for.max(BACKOFF.pause(failures, self.chance))).await;
+            // Whoever asks next waits for that too, be it another part, or another round.
+            self.rest(asked_for);
             failures += 1;
+            if failures == FAILURES_MAX || self.is_left_alone() {
+                return Err(fault);
+            }
+            sleep(BACKOFF.pause(failures - 1, self.chance)).await;
+        }
+    }
+
+    /// Leaves the platform alone as it asked.
+    fn rest(&self, asked_for: Duration) {
+        let asked_for = asked_for.min(breaker::RETRY_AFTER_MAX);
+        if asked_for > Duration::ZERO {
+            self.budget().rest(Instant::now() + asked_for);
+        }
+    }
+
+    async fn wait_for_a_request(&mut self) -> Result<(), Fault> {
+        loop {
+            let spent = self.budget().spend(Instant::now());
+            let Err(wait) = spent else { return Ok(()) };
+            if self.is_left_alone() {
+                let why = format!("it asked to be left alone for {} s more", wait.as_secs());
+                return Err(Fault::Passing { why, retry_after: Some(wait) });
+            }
+            sleep(wait).await;
         }
     }
 
@@ -379,15 +359,6 @@ impl<K: Keep + Send> Round<'_, K> {
     }
 }
 
-fn shown(said: &Said) -> Shown {
-    Shown { id: said.event.id().to_owned(), created_at: said.created_at }
-}
-
-/// One that could not be understood can be followed all the same.
-fn shown_broken(broken: &Broken) -> Option<Shown> {
-    Some(Shown { id: broken.id.clone()?, created_at: broken.created_at })
-}
-
 fn outcome(asked: &Result<Page, Fault>) -> Asked {
     match asked {
         Ok(_) => Asked::Answered,
@@ -397,8 +368,4 @@ fn outcome(asked: &Result<Page, Fault>) -> Asked {
         Err(Fault::Denied { .. }) => Asked::Denied,
         Err(Fault::Wrong { .. }) => Asked::Wrong,
     }
-}
-
-fn seconds(from: Timestamp, to: Timestamp) -> i64 {
-    to.unix_micros().saturating_sub(from.unix_micros()).max(0) / 1_000_000
 }

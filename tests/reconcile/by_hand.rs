@@ -3,7 +3,9 @@
 use std::fs;
 
 use crate::platform::{Kind, Platform, Row, SECRET, Text, Trouble, WRITTEN, ago, id};
-use crate::support::{Client, Ended, Setup, metric, open, receiptd, rows, run};
+use crate::support::{
+    Client, Ended, Receiptd, Setup, eventually, metric, open, receiptd, rows, run,
+};
 use crate::{call_back, entries, setup_with, statuses, upstream};
 
 /// A configuration whose upstream only a command knows of: the receiver asks nobody.
@@ -161,4 +163,72 @@ fn only_who_can_read_the_control_file_can_hand_over_what_a_platform_told() {
     assert_eq!(rows(&open(&setup.journal()), "SELECT count(*) FROM callback"), ["0"]);
     assert_eq!(ask(key, "passport"), 204);
     assert_eq!(statuses(&setup), ["n|sent"]);
+    let note = |key: &str, body: &str| {
+        let request = format!(
+            "POST /control/asked HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Client::connect(server.admin).ask(request).status
+    };
+    let outcome =
+        r#"{"through": null, "succeeded_at": "2026-11-22T10:00:00Z", "rests_until": null}"#;
+    let body = |source: &str| format!(r#"{{"source": "{source}", "outcome": {outcome}}}"#);
+    assert_eq!(note("not-the-key", &body("passport")), 401);
+    assert_eq!(note(key, &body("another")), 400);
+    assert_eq!(note(key, outcome), 400);
+    let noted = || rows(&open(&setup.journal()), "SELECT succeeded_at FROM upstream_round");
+    assert!(!noted().contains(&"2026-11-22T10:00:00.000000Z".to_owned()));
+    assert_eq!(note(key, &body("passport")), 204);
+    assert_eq!(noted(), ["2026-11-22T10:00:00.000000Z"]);
+}
+
+/// What the metrics say: when the last round succeeded, and how far behind it is.
+fn said(server: &Receiptd) -> [Option<f64>; 2] {
+    ["last_success_timestamp", "behind"].map(|name| {
+        let series = format!("receiptd_reconcile_{name}_seconds{{source=\"passport\"}}");
+        metric(&server.metrics(), &series)
+    })
+}
+
+#[test]
+fn what_a_round_by_hand_came_to_is_in_the_metrics_of_the_receiver_beside_it_and_of_the_next() {
+    let (platform, mut setup, section) = setup();
+    platform.state().page_size = 5;
+    platform.add((0..20).map(|n| Row::new(n, "delivered", 60 * n as i64 + 30)));
+    let server = setup.start();
+    // Not everything was asked for: not down to a point that is known, only to see, and in vain.
+    for flags in [&["--since", "2m"][..], &["--dry-run"]] {
+        let ended = setup.command(&section, &[&["reconcile"], flags].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+    platform.trouble("/v2/received", Trouble::status(400, ""), 1);
+    assert_eq!(setup.command(&section, &["reconcile"]).code, Some(1));
+    assert!(said(&server).iter().flatten().all(|said| *said == 0.0), "{:?}", said(&server));
+    assert_eq!(setup.command(&section, &["reconcile"]).code, Some(0));
+    let [last, behind] = said(&server).map(Option::unwrap);
+    assert!(last > 1e9 && behind < 60.0, "{last} {behind}");
+    server.stop();
+    // Without a receiver it is noted too, and the next one says so before it has asked anybody.
+    assert_eq!(setup.command(&section, &["reconcile", "--since", "2m"]).code, Some(0));
+    setup.sources.push_str(&section);
+    platform.trouble("/", Trouble::Silence, usize::MAX);
+    let server = setup.start();
+    eventually("it is said", || said(&server)[0].is_some_and(|said| said >= last));
+    let [later, behind] = said(&server).map(Option::unwrap);
+    assert!(later > last && behind < 60.0, "{last} {later} {behind}");
+}
+
+#[test]
+fn what_earlier_rounds_came_to_is_known_after_a_start() {
+    let platform = Platform::start(Kind::Gc);
+    let setup = setup_with(&platform, Kind::Gc, "every = \"1h\"");
+    let server = setup.start();
+    eventually("the first round", || said(&server)[0].is_some_and(|said| said > 0.0));
+    let [last, _] = said(&server);
+    server.stop();
+    platform.trouble("/", Trouble::Silence, usize::MAX);
+    let server = setup.start();
+    eventually("it is said", || said(&server)[0] == last);
+    assert!(said(&server)[1].unwrap() < 60.0);
 }

@@ -8,7 +8,9 @@ mod by_hand;
 mod expected;
 mod healing;
 mod lists;
+mod parts;
 mod pruned;
+mod reload;
 mod troubles;
 mod unreadable;
 

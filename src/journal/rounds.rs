@@ -1,0 +1,138 @@
+//! What the journal notes of asking a source's platform: down to which point everything was asked for,
+//! and how the last rounds went.
+//!
+//! All of it can be lost harmlessly: then more is asked for, and sooner. A time that cannot be read, and
+//! a journal that no writer of this version has opened yet, are as good as no note.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::clock::Timestamp;
+
+/// Down to which point a source's platform was last asked for everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AskedThrough {
+    /// What was created before this was asked for.
+    pub point: Timestamp,
+    /// When all of it was last asked for, down to the horizon.
+    pub swept_at: Timestamp,
+}
+
+impl AskedThrough {
+    /// What is noted of that source; `None` if it was never asked through.
+    pub fn of(connection: &Connection, source: &str) -> rusqlite::Result<Option<Self>> {
+        let sql = "SELECT point, swept_at FROM upstream WHERE source = ?1";
+        let noted: Option<(String, String)> = connection
+            .prepare_cached(sql)?
+            .query_row([source], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(noted.and_then(|(point, swept_at)| {
+            Some(Self { point: point.parse().ok()?, swept_at: swept_at.parse().ok()? })
+        }))
+    }
+
+    /// Notes it.
+    pub fn note(&self, connection: &Connection, source: &str) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO upstream VALUES (?1, ?2, ?3)")?
+            .execute(params![source, self.point.to_string(), self.swept_at.to_string()])
+            .map(drop)
+    }
+}
+
+/// How the last rounds of a source went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rounds {
+    /// When the receiver last began one.
+    pub began_at: Option<Timestamp>,
+    /// When one last came to a good end, by hand or not.
+    pub succeeded_at: Option<Timestamp>,
+    /// The platform asked to be left alone until then.
+    pub rests_until: Option<Timestamp>,
+}
+
+impl Rounds {
+    /// What is noted of that source.
+    pub fn of(connection: &Connection, source: &str) -> rusqlite::Result<Self> {
+        let sql =
+            "SELECT began_at, succeeded_at, rests_until FROM upstream_round WHERE source = ?1";
+        let noted: Option<[Option<String>; 3]> = connection
+            .prepare_cached(sql)?
+            .query_row([source], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))
+            .optional()?;
+        let [began_at, succeeded_at, rests_until] =
+            noted.unwrap_or_default().map(|time| time.and_then(|time| time.parse().ok()));
+        Ok(Self { began_at, succeeded_at, rests_until })
+    }
+
+    /// Notes that the receiver begins one.
+    pub fn begin(connection: &Connection, source: &str, at: Timestamp) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached(
+                "INSERT INTO upstream_round (source, began_at) VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET began_at = excluded.began_at",
+            )?
+            .execute(params![source, at.to_string()])
+            .map(drop)
+    }
+}
+
+/// What a round leaves behind for the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Outcome {
+    /// Where it reached what was asked for before; else the old note stays.
+    pub through: Option<AskedThrough>,
+    /// Where it came to a good end.
+    pub succeeded_at: Option<Timestamp>,
+    /// Where the platform asked for that.
+    pub rests_until: Option<Timestamp>,
+}
+
+impl Outcome {
+    /// Notes it.
+    pub fn note(&self, connection: &Connection, source: &str) -> rusqlite::Result<()> {
+        if let Some(through) = self.through {
+            through.note(connection, source)?;
+        }
+        let [succeeded_at, rests_until] =
+            [self.succeeded_at, self.rests_until].map(|time| time.map(|time| time.to_string()));
+        connection
+            .prepare_cached(
+                "INSERT INTO upstream_round (source, succeeded_at, rests_until) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET
+                    succeeded_at = coalesce(excluded.succeeded_at, succeeded_at),
+                    rests_until = excluded.rests_until",
+            )?
+            .execute(params![source, succeeded_at, rests_until])
+            .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SCHEMA;
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix_micros(second * 1_000_000)
+    }
+
+    #[test]
+    fn what_a_round_does_not_say_stays_as_it_was_but_for_a_rest_that_is_over() {
+        let journal = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let noted = || Rounds::of(&journal, "a").unwrap();
+        assert_eq!((noted(), AskedThrough::of(&journal, "a").unwrap()), (Rounds::default(), None));
+        Rounds::begin(&journal, "a", at(1)).unwrap();
+        let through = Some(AskedThrough { point: at(1), swept_at: at(1) });
+        Outcome { through, succeeded_at: Some(at(2)), rests_until: None }
+            .note(&journal, "a")
+            .unwrap();
+        Rounds::begin(&journal, "a", at(3)).unwrap();
+        Outcome { rests_until: Some(at(9)), ..Outcome::default() }.note(&journal, "a").unwrap();
+        let [began_at, succeeded_at, rests_until] = [3, 2, 9].map(|second| Some(at(second)));
+        assert_eq!(noted(), Rounds { began_at, succeeded_at, rests_until });
+        assert_eq!(AskedThrough::of(&journal, "a").unwrap(), through);
+        Outcome::default().note(&journal, "a").unwrap();
+        assert_eq!(noted(), Rounds { began_at, succeeded_at, rests_until: None });
+        assert_eq!(Rounds::of(&journal, "b").unwrap(), Rounds::default());
+    }
+}
