@@ -74,4 +74,8 @@ pub mod asked;
 
 pub mod asking;
 
+pub mod platform;
+
+pub mod reconciling;
+
 pub mod report;
