@@ -154,7 +154,8 @@ impl Known {
         rows_max: usize,
     ) -> Result<Vec<Outstanding>, Unknown> {
         let state = self.open()?;
-        let mut rows = outstanding::outstanding(&state, source, &self.ends, (since, key), rows_max)?;
+        let mut rows =
+            outstanding::outstanding(&state, source, &self.ends, (since, key), rows_max)?;
         rows.retain(|row| is_uuid(&row.id));
         Ok(rows)
     }

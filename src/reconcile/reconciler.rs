@@ -196,10 +196,7 @@ impl Following {
     fn follower(&self, source: AskedSource) -> io::Result<Follower> {
         Ok(Follower {
             metrics: self.metrics.upstream(&source.name),
-            known: Known::new(
-                &self.parts.files[1],
-                ends::of([(&*source.name, source.provider)]),
-            ),
+            known: Known::new(&self.parts.files[1], ends::of([(&*source.name, source.provider)])),
             budget: self.budgets.of(
                 &source.name,
                 &source.upstream.base.authority,

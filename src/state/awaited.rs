@@ -18,7 +18,8 @@ use crate::ends::Ends;
 /// The table, in the state only: a new state has it from what it is given of `expected_row`.
 ///
 /// No trigger is needed where a notification is heard of for the first time: that is when most are, and
-/// nothing is left out of which nothing was heard.
+/// nothing is left out of which nothing was heard. No trigger says OR IGNORE: what settling writes is an
+/// upsert, whose way with conflicts would take the place of it.
 macro_rules! awaited_table {
     () => {
         "CREATE TABLE awaited_row (key INTEGER PRIMARY KEY) STRICT;
@@ -28,19 +29,22 @@ macro_rules! awaited_table {
         ) STRICT;
         INSERT INTO awaited_row SELECT key FROM expected_row;
         CREATE TRIGGER awaited_once_said AFTER INSERT ON expected_row BEGIN
-            INSERT OR IGNORE INTO awaited_row VALUES (new.key);
+            INSERT INTO awaited_row SELECT new.key
+            WHERE NOT EXISTS (SELECT 1 FROM awaited_row WHERE key = new.key);
         END;
         CREATE TRIGGER awaited_no_more AFTER DELETE ON expected_row BEGIN
             DELETE FROM awaited_row WHERE key = old.key;
         END;
         CREATE TRIGGER awaited_again AFTER UPDATE OF status, notification_type ON notification_row
         WHEN (old.status, old.notification_type) IS NOT (new.status, new.notification_type) BEGIN
-            INSERT OR IGNORE INTO awaited_row
-            SELECT key FROM expected_row WHERE id = new.id AND source = new.source;
+            INSERT INTO awaited_row
+            SELECT key FROM expected_row AS e WHERE id = new.id AND source = new.source
+                AND NOT EXISTS (SELECT 1 FROM awaited_row AS a WHERE a.key = e.key);
         END;
         CREATE TRIGGER awaited_unheard_of AFTER DELETE ON notification_row BEGIN
-            INSERT OR IGNORE INTO awaited_row
-            SELECT key FROM expected_row WHERE id = old.id AND source = old.source;
+            INSERT INTO awaited_row
+            SELECT key FROM expected_row AS e WHERE id = old.id AND source = old.source
+                AND NOT EXISTS (SELECT 1 FROM awaited_row AS a WHERE a.key = e.key);
         END;"
     };
 }
@@ -306,7 +310,12 @@ mod tests {
     fn an_end_that_is_taken_back_is_awaited_again() {
         let mut state = state(3, 1);
         assert_eq!(sweep(&mut state), [4]);
-        let told = "UPDATE notification_row SET status = ?2 WHERE id = ?1";
+        // As settling writes it.
+        let told = "INSERT INTO notification_row (key, id, source, status, receipts, duplicates,
+                first_received_at, last_received_at)
+            SELECT key, id, source, ?2, receipts, duplicates, first_received_at, last_received_at
+            FROM notification_row WHERE id = ?1
+            ON CONFLICT (key) DO UPDATE SET status = excluded.status";
         state.execute(told, ["id-2", "sending"]).unwrap();
         let open: Vec<i64> =
             overdue(&state, &question()).unwrap().iter().map(|row| row.key).collect();
@@ -315,6 +324,9 @@ mod tests {
         state.execute(told, ["id-2", "a-failure"]).unwrap();
         assert_eq!(sweep(&mut state), [4]);
         state.execute(told, ["id-2", "a-failure"]).unwrap();
+        assert_eq!(awaited(&state), [4]);
+        // One that is awaited already.
+        state.execute(told, ["id-4", "pending"]).unwrap();
         assert_eq!(awaited(&state), [4]);
     }
 

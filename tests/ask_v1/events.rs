@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -257,6 +259,30 @@ fn a_client_that_stops_reading_is_cut_off_and_one_that_reads_is_not() {
     eventually("the end of the connection", || stream.write_all(b"x").is_err());
     world.hear("passport", &[receipt(900, "delivered", "sms", 0)]);
     assert_eq!(reading.next().1["id"], id(900));
+}
+
+/// A comment that came whenever nothing was settled for long would tell who else is silent; and where
+/// others never are, none would come.
+#[test]
+fn a_silent_stream_is_shown_alive_in_time_however_much_others_receive() {
+    let world = World::start();
+    let mut following = Following::start(&world, PASSPORT, None);
+    let began = Instant::now();
+    let (stop, stopped) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let world = &world;
+        scope.spawn(move || {
+            let mut number = 0;
+            while stopped.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout)
+            {
+                world.hear("visa", &[receipt(number, "delivered", "sms", 0)]);
+                number += 1;
+            }
+        });
+        assert_eq!(following.block(), Some(vec![": nothing new".to_owned()]));
+        drop(stop);
+    });
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
 /// A stopping receiver does not wait for who follows.
