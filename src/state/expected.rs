@@ -247,19 +247,31 @@ pub fn is_any_open(
     ])
 }
 
-/// Removes what was last said before `before`, by an entry not behind `through_key`.
+/// Looks at up to `rows_max` rows behind `key`, and removes what of them was last said before `before`, by
+/// an entry not behind `through_key`. The last key looked at; `None` if there was none.
 ///
 /// # Errors
 /// Of SQLite.
 pub fn old_expected(
     connection: &Connection,
-    through_key: i64,
+    (key, through_key): (i64, i64),
     before: Timestamp,
-) -> rusqlite::Result<i64> {
-    let removed = connection
-        .prepare_cached("DELETE FROM expected_row WHERE last_key <= ?1 AND last_received_at < ?2")?
-        .execute(params![through_key, before.to_string()])?;
-    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+    rows_max: usize,
+) -> rusqlite::Result<Option<i64>> {
+    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
+    let looked_at: Vec<(i64, bool)> = connection
+        .prepare_cached(
+            "SELECT key, last_key <= ?2 AND last_received_at < ?3 FROM expected_row
+             WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4",
+        )?
+        .query_map(params![key, through_key, before.to_string(), rows_max], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for (key, _) in looked_at.iter().filter(|(_, is_old)| *is_old) {
+        remove(connection, *key)?;
+    }
+    Ok(looked_at.last().map(|(key, _)| *key))
 }
 
 /// Up to `rows_max` keys after `key`, in order.
@@ -428,8 +440,16 @@ mod tests {
         for row in [said(1, "a", None, None), said(2, "b", None, None), said(9, "a", None, None)] {
             put_expected(&state, &row).unwrap();
         }
-        assert_eq!(old_expected(&state, 5, at(5)).unwrap(), 1);
-        assert_eq!(old_expected(&state, 9, at(9)).unwrap(), 0);
-        assert_eq!(old_expected(&state, 9, at(10)).unwrap(), 1);
+        let stay = |through, second| {
+            let mut last = 0;
+            // One by one, so that a window ends before what stays and behind it.
+            while let Some(key) = old_expected(&state, (last, through), at(second), 1).unwrap() {
+                last = key;
+            }
+            keys_after(&state, 0, 9).unwrap()
+        };
+        assert_eq!(stay(5, 5), [1]);
+        assert_eq!(stay(9, 9), [1]);
+        assert_eq!(stay(9, 10), [0; 0]);
     }
 }
