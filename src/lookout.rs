@@ -30,8 +30,9 @@ use crate::journal::reader::Reader;
 use crate::provider::ends;
 use crate::settle::{OnThread, Settled, say_overdue};
 use crate::sqlite::{self, Access};
-use crate::state::awaited::{self, Look};
-use crate::state::expected::{Overdue, Question};
+use crate::state::awaited::{self, Look, WINDOW_ROWS_MAX};
+use crate::state::expected::{Overdue, Question, overdue_in_window};
+use crate::state::outstanding::{Counted, Counting, Place};
 use crate::state::tables::SCHEMA;
 use crate::state::{expected, outstanding};
 use crate::telemetry::{Expectation, Metrics};
@@ -45,11 +46,8 @@ const SILENT_S: i64 = 1_800;
 /// How often to look.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// What is said to be overdue at one look; the rest at the next.
+/// What is said to be overdue at one look, give or take a window; the rest at the next.
 const OVERDUE_MAX: usize = 10_000;
-
-/// What may be open, of one question.
-const WINDOW_ROWS_MAX: usize = 1_000;
 
 /// How long one question may take: so long it may keep the write-ahead log from being cut.
 const QUESTION_MS_MAX: Duration = Duration::from_millis(2_000);
@@ -85,9 +83,10 @@ impl Lookout {
     /// Looks for ever; in a runtime.
     pub async fn run(self) {
         let started = self.clock.now();
+        let mut behind = i64::MIN;
         loop {
             if self.told_of.as_ref().is_none_or(|sources| !sources.is_empty()) {
-                self.tell().await;
+                behind = self.tell(behind).await;
             }
             let lookout = self.clone();
             let looked = tokio::task::spawn_blocking(move || lookout.look(started)).await;
@@ -96,51 +95,51 @@ impl Lookout {
         }
     }
 
-    /// Says what is newly overdue.
-    async fn tell(&self) {
+    /// Says what is newly overdue of what the app said behind that key; and behind which the next look goes
+    /// on.
+    async fn tell(&self, behind: i64) -> i64 {
         let committed = self.journal.progress().committed();
         let settled = timeout(SETTLED_MAX, self.settled.reaches(committed)).await;
         if !matches!(settled, Ok(true)) {
-            return;
+            return behind;
         }
         let lookout = self.clone();
-        let found = match tokio::task::spawn_blocking(move || lookout.newly_overdue()).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => return note(&self.metrics, Err(error)),
-            Err(error) => return note(&self.metrics, Err(error.into())),
+        let looked = tokio::task::spawn_blocking(move || lookout.newly_overdue(behind)).await;
+        let (found, next) = match looked.unwrap_or_else(|error| Err(error.into())) {
+            Ok(found) => found,
+            Err(error) => {
+                note(&self.metrics, Err(error));
+                return i64::MIN;
+            }
         };
         // What is refused is found again at the next look.
         if let Err(error) = say_overdue(&self.journal, self.clock.now(), &found).await {
             tracing::debug!(%error, "what is overdue could not be kept");
+            return behind;
         }
+        next
     }
 
-    fn newly_overdue(&self) -> Result<Vec<Overdue>, Failure> {
+    fn newly_overdue(&self, behind: i64) -> Result<(Vec<Overdue>, i64), Failure> {
         let mut reading = Reading::open(&self.files[1], (QUESTION_MS_MAX, LOOK_MS_MAX))?;
         if !self.has_anything(&mut reading)? {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), i64::MIN));
         }
         let now = self.clock.now();
         let ends = ends_by(&Reader::open(&self.files[0])?)?;
-        let sources: Vec<Option<&str>> = match &self.told_of {
-            None => vec![None],
-            Some(names) => names.iter().map(|name| Some(name.as_str())).collect(),
+        let question = Question {
+            source: None,
+            ends: &ends,
+            now,
+            said_before: now.plus_seconds(-STUCK_S),
+            said_since: None,
+            behind,
+            rows_max: WINDOW_ROWS_MAX,
+            is_new: true,
         };
-        let mut found = Vec::new();
-        for source in sources {
-            let question = Question {
-                source,
-                ends: &ends,
-                now,
-                said_before: now.plus_seconds(-STUCK_S),
-                said_since: None,
-                behind: i64::MIN,
-                rows_max: OVERDUE_MAX - found.len(),
-                is_new: true,
-            };
-            found.extend(expected::overdue(reading.ask()?, &question)?);
-        }
-        Ok(found)
+        find_overdue(&mut reading, question, |source| {
+            self.told_of.as_ref().is_none_or(|sources| sources.iter().any(|name| name == source))
+        })
     }
 
     /// Looks once. Of what was called back before `started` nothing is known.
@@ -156,21 +155,29 @@ impl Lookout {
         let journal = Reader::open(journal)?;
         let ends = ends_by(&journal)?;
         let now = self.clock.now();
-        let stuck_since = now.plus_seconds(-STUCK_S);
-        let overdue = count_overdue(&mut reading, &ends, now, |ended| {
+        let stuck_before = now.plus_seconds(-STUCK_S);
+        let sources = journal.dialects()?.into_keys();
+        // For what was sent after this there is time.
+        let silent_before = now.plus_seconds(-SILENT_S);
+        let silences: Silences = sources
+            .map(|source| {
+                let last = self.metrics.last_callback(&source).unwrap_or(started).max(started);
+                (source, (last, silent_before))
+            })
+            .collect();
+        let mut said = count_awaited(&mut reading, &ends, (now, &silences), |ended| {
             let ends = ends.clone();
             let left_out =
                 self.on_thread.run(move |state| awaited::leave_out(state, &ends, &ended));
             left_out.unwrap_or(Ok(0)).map(drop)
         })?;
         let mut all = Vec::new();
-        for source in journal.dialects()?.into_keys() {
-            let last = self.metrics.last_callback(&source).unwrap_or(started).max(started);
-            let expectation = Expectation {
-                overdue: overdue.get(&*source).copied().unwrap_or(0),
-                stuck: outstanding::count_stuck(reading.ask()?, &source, &ends, stuck_since)?,
-                is_silent: is_expected_since(&mut reading, &source, &ends, (last, now))?,
-            };
+        for (source, silence) in silences {
+            let said = said.remove(&*source).unwrap_or_default();
+            let counting = Counting { source: &source, ends: &ends, stuck_before, heard: silence };
+            let heard = count_outstanding(&mut reading, &counting)?;
+            let is_silent = said.is_any_unheard || heard.is_any_heard;
+            let expectation = Expectation { overdue: said.overdue, stuck: heard.stuck, is_silent };
             all.push((source, expectation));
         }
         // All or nothing: half a look would leave numbers of different minutes.
@@ -230,14 +237,48 @@ impl Reading {
     }
 }
 
-/// How many of each source are overdue. `leave_out` is handed those that have come to an end.
-fn count_overdue(
+/// What is overdue of the sources that `is_told`, window by window, and behind which key the next look goes
+/// on: from the beginning once all was looked at. What was found when the time is over is not lost.
+fn find_overdue(
+    reading: &mut Reading,
+    mut question: Question<'_>,
+    is_told: impl Fn(&str) -> bool,
+) -> Result<(Vec<Overdue>, i64), Failure> {
+    let (began, mut found) = (question.behind, Vec::new());
+    while found.len() < OVERDUE_MAX {
+        let asked = reading.ask().and_then(|state| Ok(overdue_in_window(state, &question)?));
+        let (rows, next) = match asked {
+            Ok(window) => window,
+            Err(_) if question.behind > began => break,
+            Err(error) => return Err(error),
+        };
+        found.extend(rows.into_iter().filter(|row| is_told(&row.source)));
+        let Some(next) = next else { return Ok((found, i64::MIN)) };
+        question.behind = next;
+    }
+    Ok((found, question.behind))
+}
+
+/// Of each source, the times between which it was silent about what was sent.
+type Silences = BTreeMap<Arc<str>, (Timestamp, Timestamp)>;
+
+/// What there is of one source among what the app said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Said {
+    overdue: i64,
+    /// Something open was said while the source was silent.
+    is_any_unheard: bool,
+}
+
+/// How many of each source are overdue, and whether any was said between the times of the source.
+/// `leave_out` is handed those that have come to an end.
+fn count_awaited(
     reading: &mut Reading,
     ends: &Ends,
-    now: Timestamp,
+    (now, silences): (Timestamp, &Silences),
     mut leave_out: impl FnMut(Vec<i64>) -> rusqlite::Result<()>,
-) -> Result<BTreeMap<String, i64>, Failure> {
-    let mut counts = BTreeMap::new();
+) -> Result<BTreeMap<String, Said>, Failure> {
+    let mut counts: BTreeMap<String, Said> = BTreeMap::new();
     let mut look = Look {
         ends,
         now,
@@ -253,25 +294,23 @@ fn count_overdue(
         if !ended.is_empty() {
             leave_out(ended)?;
         }
-        for row in rows.into_iter().filter(|row| row.is_overdue) {
-            *counts.entry(row.source).or_default() += 1;
+        for row in rows.into_iter().filter(|row| !row.has_ended) {
+            let silence = silences.get(&*row.source);
+            let said = counts.entry(row.source).or_default();
+            said.overdue += i64::from(row.is_overdue);
+            said.is_any_unheard |=
+                silence.is_some_and(|(after, before)| row.since > *after && row.since < *before);
         }
     }
 }
 
-/// Whether something was sent through that source after it last called back, long enough ago, and has no
-/// end.
-fn is_expected_since(
-    reading: &mut Reading,
-    source: &str,
-    ends: &Ends,
-    (last, now): (Timestamp, Timestamp),
-) -> Result<bool, Failure> {
-    let before = now.plus_seconds(-SILENT_S);
-    // The one heard of first; they come in that order.
-    let heard = outstanding::outstanding(reading.ask()?, source, ends, (last, i64::MIN), 1)?;
-    Ok(heard.iter().any(|row| row.first_received_at < before)
-        || expected::is_any_open(reading.ask()?, source, ends, (last, before))?)
+/// What of one source was heard of and has no end, window by window.
+fn count_outstanding(reading: &mut Reading, counting: &Counting<'_>) -> Result<Counted, Failure> {
+    let (mut counted, mut place) = (Counted::default(), Some(Place::FIRST));
+    while let Some(at) = place {
+        place = outstanding::count_in_window(reading.ask()?, counting, at, &mut counted)?;
+    }
+    Ok(counted)
 }
 
 /// What is an end in each source, by whose platform the journal says it is.
@@ -309,7 +348,12 @@ mod tests {
         let mut reading = reading(sqlite::open_in_memory(&SCHEMA).unwrap());
         let ends = ends::of([("gc", Provider::GcNotify)]);
         let is_silent = |reading: &mut Reading, last, now| {
-            is_expected_since(reading, "gc", &ends, (at(last), at(now))).unwrap()
+            let heard = (at(last), at(now - SILENT_S));
+            let silences = BTreeMap::from([("gc".into(), heard)]);
+            let said = count_awaited(reading, &ends, (at(now), &silences), |_| Ok(())).unwrap();
+            let counting = Counting { source: "gc", ends: &ends, stuck_before: at(0), heard };
+            said.get("gc").is_some_and(|said| said.is_any_unheard)
+                || count_outstanding(reading, &counting).unwrap().is_any_heard
         };
         assert!(!is_silent(&mut reading, 0, 10_000), "nothing was sent");
         say(&reading.state, 1, "a", None);
@@ -341,14 +385,50 @@ mod tests {
             )
             .unwrap();
         let mut handed_over = Vec::new();
-        let counts = count_overdue(&mut reading(state), &ends::of([]), at(3_000), |mut ended| {
+        let of_none = (at(3_000), &BTreeMap::new());
+        let counts = count_awaited(&mut reading(state), &ends::of([]), of_none, |mut ended| {
             handed_over.append(&mut ended);
             Ok(())
         });
         let ended: Vec<i64> = (0..open).step_by(10).collect();
         let overdue = open - i64::try_from(ended.len()).unwrap();
-        assert_eq!(counts.unwrap(), BTreeMap::from([("gc".to_owned(), overdue)]));
+        let said = Said { overdue, is_any_unheard: false };
+        assert_eq!(counts.unwrap(), BTreeMap::from([("gc".to_owned(), said)]));
         assert_eq!(handed_over, ended);
+    }
+
+    #[test]
+    fn what_one_look_has_no_room_for_the_next_goes_on_with_and_others_are_passed_over() {
+        let state = sqlite::open_in_memory(&SCHEMA).unwrap();
+        let all = i64::try_from(OVERDUE_MAX + 2 * WINDOW_ROWS_MAX).unwrap();
+        let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+            INSERT INTO expected_row SELECT
+                i, iif(i % 100, 'gc', 'va'), 'id-' || i, NULL, ?2, ?2, i, ?2, NULL FROM n";
+        state.execute(sql, rusqlite::params![all, at(10).to_string()]).unwrap();
+        let (mut reading, ends) = (reading(state), ends::of([]));
+        let mut question = Question {
+            source: None,
+            ends: &ends,
+            now: at(20),
+            said_before: at(0),
+            said_since: None,
+            behind: i64::MIN,
+            rows_max: WINDOW_ROWS_MAX,
+            is_new: true,
+        };
+        let mut keys = Vec::new();
+        for is_last in [false, true] {
+            let looked = find_overdue(&mut reading, question, |source| source == "gc");
+            let (found, next) = looked.unwrap();
+            assert!(found.len() < OVERDUE_MAX + WINDOW_ROWS_MAX);
+            assert_eq!(next == i64::MIN, is_last);
+            keys.extend(found.into_iter().map(|row| row.key));
+            question.behind = next;
+        }
+        assert_eq!(keys, (1..=all).filter(|key| key % 100 != 0).collect::<Vec<_>>());
+        // With no time left for even one window the look says so.
+        reading.until = Instant::now();
+        assert!(find_overdue(&mut reading, question, |_| true).is_err());
     }
 
     #[test]
@@ -362,13 +442,14 @@ mod tests {
         (0..5_000).for_each(|key| say(&state, key, &format!("n{key}"), Some(2_000)));
         // A question that has no time, and a look that has none.
         let mut slow = Reading { question_ms_max: Duration::ZERO, ..reading(state) };
-        let looked = count_overdue(&mut slow, &ends::of([]), at(3_000), |_| Ok(()));
+        let of_none = (at(3_000), &BTreeMap::new());
+        let looked = count_awaited(&mut slow, &ends::of([]), of_none, |_| Ok(()));
         let error = looked.unwrap_err();
         let interrupted =
             error.downcast_ref::<rusqlite::Error>().is_some_and(sqlite::is_out_of_time);
         assert!(interrupted, "{error}");
         let mut late = Reading { until: Instant::now(), ..slow };
-        let looked = count_overdue(&mut late, &ends::of([]), at(3_000), |_| Ok(())).map(drop);
+        let looked = count_awaited(&mut late, &ends::of([]), of_none, |_| Ok(())).map(drop);
         assert!(looked.is_err());
         note(&metrics, looked);
         let page = page(&metrics);

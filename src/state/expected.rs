@@ -9,7 +9,7 @@
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use super::awaited::{from_awaited, has_no_end};
+use super::awaited::{self, from_awaited, has_no_end};
 use super::write::{some_time, text, time};
 use crate::callback::Expected;
 use crate::clock::Timestamp;
@@ -137,7 +137,7 @@ pub(super) const OVERDUE: &str = concat!(
     "SELECT e.source, e.id, coalesce(e.reference, n.reference), e.deadline, e.since,
             n.status, e.key, n.key",
     from_awaited!(),
-    "WHERE a.key > ?5 AND (?1 IS NULL OR e.source = ?1) AND (?7 IS NULL OR e.since >= ?7)
+    "WHERE a.key > ?5 AND a.key <= ?9 AND (?1 IS NULL OR e.source = ?1) AND (?7 IS NULL OR e.since >= ?7)
         AND (NOT ?8 OR e.overdue_at IS NULL)
         AND (e.deadline < ?2 OR e.deadline IS NULL AND e.since < ?3)
         AND ",
@@ -145,11 +145,44 @@ pub(super) const OVERDUE: &str = concat!(
     " ORDER BY a.key LIMIT ?6"
 );
 
-/// What should have come to an end by now and has not, in the order in which the app said it.
+/// What should have come to an end by now and has not, in the order in which the app said it. It is asked
+/// window by window, so that however much is awaited no question of SQLite's is long.
 ///
 /// # Errors
 /// Of SQLite.
 pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Result<Vec<Overdue>> {
+    let (mut question, mut found) = (*question, Vec::new());
+    while question.rows_max > 0 {
+        let (rows, next) = overdue_in_window(connection, &question)?;
+        question.rows_max -= rows.len();
+        found.extend(rows);
+        let Some(next) = next else { break };
+        question.behind = next;
+    }
+    Ok(found)
+}
+
+/// The same of one window of what may be open, and behind which key the next one begins; `None` if there
+/// is no more.
+///
+/// # Errors
+/// Of SQLite.
+pub fn overdue_in_window(
+    connection: &Connection,
+    question: &Question<'_>,
+) -> rusqlite::Result<(Vec<Overdue>, Option<i64>)> {
+    let through = awaited::window_end(connection, question.behind)?;
+    let rows = overdue_through(connection, question, through.unwrap_or(i64::MAX))?;
+    let is_cut = rows.len() >= question.rows_max;
+    let last = rows.last().filter(|_| is_cut).map(|row| row.key);
+    Ok((rows, last.or(through)))
+}
+
+fn overdue_through(
+    connection: &Connection,
+    question: &Question<'_>,
+    through: i64,
+) -> rusqlite::Result<Vec<Overdue>> {
     let Question { source, ends, now, said_before, said_since, behind, rows_max, is_new } =
         question;
     let rows_max = i64::try_from(*rows_max).unwrap_or(i64::MAX);
@@ -165,6 +198,7 @@ pub fn overdue(connection: &Connection, question: &Question<'_>) -> rusqlite::Re
                 rows_max,
                 text(*said_since),
                 is_new,
+                through,
             ],
             |row| {
                 Ok(Overdue {
@@ -220,31 +254,6 @@ pub fn tell(
 /// Of SQLite.
 pub fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM expected_row LIMIT 1")?.exists([]).map(|any| !any)
-}
-
-pub(super) const ANY_OPEN: &str = concat!(
-    "SELECT 1",
-    from_awaited!(),
-    "WHERE e.source = ?1 AND e.since > ?2 AND e.since < ?3 AND ",
-    has_no_end!("?4")
-);
-
-/// Whether anything that was said of that source between these times has not come to an end.
-///
-/// # Errors
-/// Of SQLite.
-pub fn is_any_open(
-    connection: &Connection,
-    source: &str,
-    ends: &Ends,
-    (after, before): (Timestamp, Timestamp),
-) -> rusqlite::Result<bool> {
-    connection.prepare_cached(ANY_OPEN)?.exists(params![
-        source,
-        after.to_string(),
-        before.to_string(),
-        ends.to_json()
-    ])
 }
 
 /// Looks at up to `rows_max` rows behind `key`, and removes what of them was last said before `before`, by
@@ -307,7 +316,7 @@ pub fn remove(connection: &Connection, key: i64) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::awaited::{self, Look};
+    use super::super::awaited::Look;
     use super::*;
     use crate::ends::Statuses;
     use crate::state::tables::SCHEMA;
@@ -414,10 +423,6 @@ mod tests {
         let overdue: Vec<i64> =
             looked.iter().filter(|row| row.is_overdue).map(|row| row.key).collect();
         assert_eq!(overdue, [2, 3, 4]);
-        let is_any_open = |after| is_any_open(&state, "gc", ends, (at(after), at(4))).unwrap();
-        assert!(is_any_open(1) && !is_any_open(2), "between the second and the fourth is of va");
-        let of_gc = |after| (at(after), at(2));
-        assert!(!super::is_any_open(&state, "gc", ends, of_gc(0)).unwrap(), "it has its end");
     }
 
     #[test]
