@@ -193,11 +193,15 @@ impl Lookout {
             return Ok(false);
         }
         let ends = ends_by(&Reader::open(&self.files[0])?)?;
-        let made = self.on_thread.run(move |state| {
-            outstanding::make_index(state, &ends::STATUSES)?;
-            awaited::begin(state, &ends)
-        });
-        made.unwrap_or(Ok(false))?;
+        let index = |state: &mut Connection| outstanding::make_index(state, &ends::STATUSES);
+        self.on_thread.run(index).unwrap_or(Ok(false))?;
+        // Step by step, so that what is called back is settled in between.
+        let mut behind = Some(i64::MIN);
+        while let Some(key) = behind {
+            let ends = ends.clone();
+            let step = self.on_thread.run(move |state| awaited::begin(state, &ends, key));
+            behind = step.unwrap_or(Ok(None))?;
+        }
         Ok(true)
     }
 }

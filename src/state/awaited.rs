@@ -147,24 +147,41 @@ pub(super) fn window_end(connection: &Connection, behind: i64) -> rusqlite::Resu
     connection.prepare_cached(WINDOW_END)?.query_row([behind, offset], |row| row.get(0)).optional()
 }
 
+/// How many one transaction puts back.
+const PUT_BACK_ROWS_MAX: usize = 5_000;
+
 /// Makes sure that what stands here fits these ends: if others were in force when something was left out,
-/// all of it is put back. On the connection that writes. Whether it was.
+/// all of it is put back, as many behind that key as one transaction takes; behind which key to go on,
+/// `None` once it is done. On the connection that writes, which has other work in between. The words are
+/// noted with the last, so whoever ends before that begins again; nothing is to be left out until then.
 ///
 /// # Errors
 /// Of SQLite.
-pub fn begin(connection: &mut Connection, ends: &Ends) -> rusqlite::Result<bool> {
+pub fn begin(
+    connection: &mut Connection,
+    ends: &Ends,
+    behind: i64,
+) -> rusqlite::Result<Option<i64>> {
     let words = ends.to_json();
     let is_known = connection
         .prepare_cached("SELECT 1 FROM awaited_ends WHERE words = ?1")?
         .exists([&words])?;
     if is_known {
-        return Ok(false);
+        return Ok(None);
     }
     let transaction = crate::sqlite::write_transaction(connection)?;
-    transaction.execute("INSERT OR REPLACE INTO awaited_ends VALUES (1, ?1)", [words])?;
-    transaction.execute("INSERT OR IGNORE INTO awaited_row SELECT key FROM expected_row", [])?;
+    let keys = super::expected::keys_after(&transaction, behind, PUT_BACK_ROWS_MAX)?;
+    let last = keys.last().copied();
+    transaction.execute(
+        "INSERT OR IGNORE INTO awaited_row SELECT key FROM expected_row WHERE key > ?1 AND key <= ?2",
+        [behind, last.unwrap_or(behind)],
+    )?;
+    let next = last.filter(|_| keys.len() >= PUT_BACK_ROWS_MAX);
+    if next.is_none() {
+        transaction.execute("INSERT OR REPLACE INTO awaited_ends VALUES (1, ?1)", [words])?;
+    }
     transaction.commit()?;
-    Ok(true)
+    Ok(next)
 }
 
 /// Leaves out those of these that have come to an end: that is asked again, because the end may have been
@@ -247,9 +264,18 @@ mod tests {
         look(state, &all).unwrap()
     }
 
+    /// In how many steps everything is put back.
+    fn begin_all(state: &mut Connection, ends: &Ends) -> usize {
+        let (mut behind, mut steps) = (i64::MIN, 1);
+        while let Some(next) = begin(state, ends, behind).unwrap() {
+            (behind, steps) = (next, steps + 1);
+        }
+        steps
+    }
+
     /// Leaves out what has ended, as the lookout does. The keys that stay.
     fn sweep(state: &mut Connection) -> Vec<i64> {
-        begin(state, &ENDS).unwrap();
+        begin_all(state, &ENDS);
         let ended: Vec<i64> =
             look_at(state).iter().filter(|row| row.has_ended).map(|row| row.key).collect();
         leave_out(state, &ENDS, &ended).unwrap();
@@ -390,10 +416,26 @@ mod tests {
     fn what_was_left_out_by_other_words_is_put_back() {
         let mut state = state(2, 1);
         assert_eq!(sweep(&mut state), [3]);
-        assert!(!begin(&mut state, &ENDS).unwrap(), "the same words");
+        begin_all(&mut state, &ENDS);
+        assert_eq!(awaited(&state), [3], "the same words");
         let fewer = Ends::new(&FEWER, [], |(), _| true);
-        assert!(begin(&mut state, &fewer).unwrap());
+        begin_all(&mut state, &fewer);
         assert_eq!(awaited(&state), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_put_back_is_put_back_in_steps_and_one_that_ends_early_begins_again() {
+        let all = PUT_BACK_ROWS_MAX * 2 + 1;
+        let mut state = state(i64::try_from(all).unwrap(), 0);
+        assert_eq!(sweep(&mut state), [0; 0]);
+        let fewer = Ends::new(&FEWER, [], |(), _| true);
+        let next = begin(&mut state, &fewer, i64::MIN).unwrap();
+        assert_eq!(awaited(&state).len(), PUT_BACK_ROWS_MAX);
+        assert_eq!(next, awaited(&state).last().copied());
+        // It ended here; the next to begin knows nothing of it.
+        assert_eq!(begin_all(&mut state, &fewer), 3);
+        assert_eq!(awaited(&state).len(), all);
+        assert_eq!(begin_all(&mut state, &fewer), 1, "it is noted");
     }
 
     #[test]
