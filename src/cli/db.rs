@@ -66,8 +66,10 @@ pub fn unreadable(error: rusqlite::Error) -> Failure {
     let failure = Failure::new(Failure::IO, format!("failed to read the database: {error}"));
     let text = error.to_string();
     if text.contains("no such table") || text.contains("no such column") {
-        return failure
-            .hint("the file is of an older version: `receiptd serve` brings it up to date");
+        return failure.hint(
+            "the file is of an older version: `receiptd serve` of this version brings it up to \
+             date, and `receiptd rebuild` makes the state anew",
+        );
     }
     failure
 }

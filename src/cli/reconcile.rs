@@ -166,7 +166,7 @@ async fn ask<K: Keep + Clone + Send>(
 ) -> Result<Asked, Failure> {
     let clock = Clock::system();
     let known = Known::new(state, ends::of([(&*source.name, source.dialect.provider)]));
-    let pruned = known.pruned_before();
+    let pruned = known.check().and_then(|()| known.pruned_before());
     let pruned = pruned.map_err(|error| Failure::new(Failure::IO, error.to_string()))?;
     let (noted, rounds) = known.noted(&source.name);
     let (order, cut) = order(upstream, since, pruned, clock.now());

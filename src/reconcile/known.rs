@@ -133,12 +133,22 @@ impl Known {
         (through, Rounds::of(&journal, source).unwrap_or_default())
     }
 
+    /// Makes sure that the state can be asked, before anybody is.
+    ///
+    /// # Errors
+    /// If it cannot, or is of an older version.
+    pub fn check(&self) -> Result<(), Unknown> {
+        self.open()?;
+        Ok(())
+    }
+
     /// What was created before this was pruned, if anything was.
     ///
     /// # Errors
     /// If the journal cannot be read.
     pub fn pruned_before(&self) -> Result<Option<Timestamp>, Unknown> {
         let journal = sqlite::open(&self.journal, &journal::SCHEMA, Access::Read)?;
+        sqlite::check_is_current(&journal, &self.journal, &journal::SCHEMA)?;
         Ok(pruned_before(&journal)?)
     }
 
@@ -182,8 +192,11 @@ impl Known {
         Ok(overdue(&self.open()?, &question)?)
     }
 
+    /// One that an older version wrote, and that nobody has opened to write since, is said to be that.
     fn open(&self) -> Result<Connection, OpenError> {
-        sqlite::open(&self.state, &SCHEMA, Access::Read)
+        let state = sqlite::open(&self.state, &SCHEMA, Access::Read)?;
+        sqlite::check_is_current(&state, &self.state, &SCHEMA)?;
+        Ok(state)
     }
 }
 

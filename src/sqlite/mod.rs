@@ -114,7 +114,7 @@ pub enum OpenError {
     /// An older receiptd wrote it, and what is to be done needs the tables of today.
     #[error(
         "{path} was written by an older receiptd (schema {found}, this one has {known}): start \
-         `receiptd serve` of this version once, which brings it up to date"
+         `receiptd serve` of this version once, which brings it up to date, or run `receiptd rebuild`"
     )]
     Older {
         /// The file.

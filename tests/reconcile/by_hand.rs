@@ -106,6 +106,27 @@ fn a_dry_run_keeps_nothing_beside_a_receiver_or_without_one() {
 }
 
 #[test]
+fn who_reads_a_database_of_an_older_version_is_told_what_to_do() {
+    let (_platform, setup, section) = setup();
+    setup.start().stop();
+    let older = "DROP TRIGGER awaited_again; DROP TRIGGER awaited_unheard_of; DROP TABLE awaited_row;
+        DROP TABLE awaited_ends; DROP VIEW expected; DROP TABLE expected_row; PRAGMA user_version = 2";
+    rusqlite::Connection::open(setup.state()).unwrap().execute_batch(older).unwrap();
+    let look = |arguments: &[&str]| {
+        let ended = setup.command(&section, arguments);
+        assert_eq!(ended.code, Some(74), "{ended:?}");
+        for way in ["`receiptd serve` of this version", "`receiptd rebuild`"] {
+            assert!(ended.stderr.contains(way), "{arguments:?}: {}", ended.stderr);
+        }
+    };
+    look(&["reconcile", "--dry-run"]);
+    look(&["list", "--overdue"]);
+    for command in ["show", "explain"] {
+        look(&[command, &id(1)]);
+    }
+}
+
+#[test]
 fn it_asks_only_whom_and_since_when_it_is_told() {
     let (platform, setup, section) = setup();
     platform.state().page_size = 10;
