@@ -108,6 +108,16 @@ struct Changes {
     has_more: bool,
 }
 
+/// What a page holds, and whether there is more behind it, as far as that is known.
+struct Found {
+    notifications: Vec<Changed>,
+    next: String,
+    has_more: Option<bool>,
+    /// The last of them, in the state of that epoch.
+    last: Point,
+    epoch: Key,
+}
+
 /// One page.
 pub(super) async fn answer(
     ask: &Ask,
@@ -117,46 +127,148 @@ pub(super) async fn answer(
     let cursor: Option<Arc<str>> = only(query, &["updated_after"])?.map(Arc::from);
     ask.current().await?;
     let deadline = Instant::now() + LOOKING_MS_MAX;
+    let mut found: Option<Found> = None;
     loop {
         let (of, cursor) = (Arc::clone(reader), cursor.clone());
         let silences = Arc::clone(&ask.silences);
-        let look = move |state: &Connection| look(state, &of, cursor.as_deref(), &silences);
-        match ask.pool.of(&reader.source).ask(look).await? {
-            Some(answer) => return Ok(answer),
-            None if Instant::now() >= deadline => return Err(Fault::TooSlow),
-            None => {}
-        }
+        let look = move |state: &Connection| {
+            let feed = Feed::of(state, &of)?;
+            match found {
+                None => look(state, &feed, cursor.as_deref(), (&silences, LOOK_MS_MAX)),
+                Some(found) => look_behind(state, &feed, found, (&silences, LOOK_MS_MAX)).map(Some),
+            }
+        };
+        found = match ask.pool.of(&reader.source).ask(look).await? {
+            Some(Found { notifications, next, has_more: Some(has_more), .. }) => {
+                return Ok(written(&Changes { notifications, next, has_more }));
+            }
+            _ if Instant::now() >= deadline => return Err(Fault::TooSlow),
+            found => found,
+        };
     }
 }
 
-/// A page, if there is something to put on it or nothing more to look at; else it is noted how far the
-/// look has got.
+/// A page, if there is something to put on it or nothing more to look at. It is noted how far the look has
+/// got.
 fn look(
     state: &Connection,
-    reader: &Reader,
+    feed: &Feed,
     cursor: Option<&str>,
-    silences: &Silences,
-) -> Result<Option<Response<Full<Bytes>>>, Fault> {
-    let feed = Feed::of(state, reader)?;
+    (silences, look_ms_max): (&Silences, Duration),
+) -> Result<Option<Found>, Fault> {
     let after = match cursor {
         None => Point::default(),
         Some(text) => feed.point(state, text)?.ok_or_else(|| invalid(BEGIN_AGAIN.to_owned()))?,
     };
-    let (line, began) = (feed.line(false), Instant::now());
+    let line = feed.line(false);
     let mut page = Page::begin(silences.end(&line, after), PAGE);
-    while !page.is_whole() && began.elapsed() < LOOK_MS_MAX {
-        feed::changed(state, feed.view(), &mut page)?;
-    }
-    let next = page.found.last().map_or(after, |(at, _)| *at);
+    gather(state, feed, &mut page, (usize::MAX, look_ms_max))?;
+    let last = page.found.last().map_or(after, |(at, _)| *at);
     // Behind what is not told yet there is no silence.
-    if page.found.is_empty() || (page.is_whole() && !page.has_more) {
-        silences.note(line, next, page.through());
+    if !page.has_more {
+        silences.note(line, last, page.through());
     }
     if page.found.is_empty() && !page.is_whole() {
         return Ok(None);
     }
-    let has_more = page.has_more || !page.is_whole();
+    let has_more = page.is_whole().then_some(page.has_more);
     let changed = |(at, row)| Changed { row, cursor: feed.cursor(at) };
     let notifications = page.found.into_iter().map(changed).collect();
-    Ok(Some(written(&Changes { notifications, next: feed.cursor(next), has_more })))
+    Ok(Some(Found { notifications, next: feed.cursor(last), has_more, last, epoch: *feed.epoch() }))
+}
+
+/// Whether something of the source stands behind that page, where what was looked at so far behind it was of
+/// others.
+fn look_behind(
+    state: &Connection,
+    feed: &Feed,
+    found: Found,
+    (silences, look_ms_max): (&Silences, Duration),
+) -> Result<Found, Fault> {
+    if found.epoch != *feed.epoch() {
+        // Another state has taken its place, and has other cursors.
+        return Err(Fault::NotSettled);
+    }
+    let line = feed.line(false);
+    let mut page = Page::begin(silences.end(&line, found.last), PAGE);
+    gather(state, feed, &mut page, (1, look_ms_max))?;
+    if !page.found.is_empty() {
+        return Ok(Found { has_more: Some(true), ..found });
+    }
+    silences.note(line, found.last, page.through());
+    Ok(Found { has_more: page.is_whole().then_some(false), ..found })
+}
+
+/// Looks until there are so many on the page, or all there are, or the time is over.
+fn gather(
+    state: &Connection,
+    feed: &Feed,
+    page: &mut Page<NotificationRow>,
+    (enough, look_ms_max): (usize, Duration),
+) -> Result<(), Fault> {
+    let began = Instant::now();
+    loop {
+        feed::changed(state, feed.view(), page)?;
+        let is_over = began.elapsed() >= look_ms_max;
+        if is_over || page.is_whole() || page.found.len() >= enough {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::RangeInclusive;
+
+    use super::*;
+    use crate::sqlite;
+    use crate::state::epoch;
+    use crate::state::tables::SCHEMA;
+
+    /// At each of these places a new notification of that source.
+    fn hear(state: &Connection, source: &str, places: RangeInclusive<i64>) {
+        let rows = "WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)";
+        let range = (places.start(), places.end());
+        let heard = "INSERT INTO notification_row (key, id, source, status, receipts, duplicates,
+                first_received_at, last_received_at)
+            SELECT i, 'n' || i, ?3, 'sent', 1, 0, ?4, ?4 FROM n";
+        let told = "INSERT INTO history_row SELECT
+            i, 0, i, 'receipt', 'sent', NULL, ?3, 0, zeroblob(16) FROM n";
+        let at = "2026-11-22T00:00:00.000000Z";
+        let heard = state.execute(&format!("{rows} {heard}"), (range.0, range.1, source, at));
+        heard.unwrap();
+        state.execute(&format!("{rows} {told}"), (range.0, range.1, at)).unwrap();
+    }
+
+    #[test]
+    fn that_there_is_more_is_said_of_the_readers_own_source_however_much_others_received() {
+        let state = sqlite::open_in_memory(&SCHEMA).unwrap();
+        epoch::begin(&state, [7; 32], "1.0.0").unwrap();
+        let epoch = Epoch::of(&state).unwrap().unwrap();
+        let seal = Seal::new(epoch.key(), "passport");
+        let feed = Feed { epoch, source: "passport".into(), seal };
+        hear(&state, "passport", 1..=1);
+        hear(&state, "visa", 2..=9_000);
+        // As if one look had time for one step.
+        let silences = Silences::default();
+        let in_steps = (&silences, Duration::ZERO);
+        let page = || {
+            let mut found = look(&state, &feed, None, in_steps).unwrap().unwrap();
+            assert_eq!(found.has_more, None, "what was looked at is of others");
+            for looks in 0.. {
+                if let Some(has_more) = found.has_more {
+                    return (found.notifications.len(), has_more, looks);
+                }
+                found = look_behind(&state, &feed, found, in_steps).unwrap();
+            }
+            unreachable!()
+        };
+        let (rows, has_more, looks) = page();
+        assert_eq!((rows, has_more), (1, false));
+        assert!(looks > 2, "{looks}");
+        let (.., looks) = page();
+        assert_eq!(looks, 1, "what others received is passed over once");
+        hear(&state, "passport", 9_001..=9_001);
+        assert_eq!(page(), (1, true, 1));
+    }
 }
