@@ -19,6 +19,11 @@
 //! again, by the same version, to the same lines), an upgrade (what is settled stays), a journal that
 //! takes over what its state knows. Pruning takes lines away, and with them what they were marked by.
 //!
+//! A power cut just after an upgrade need not keep them: what is noted here is not synced at once, so the
+//! note of where the newer version began may be lost together with the last lines before it. Settled
+//! again, these and what stands behind them have other marks, and a position there is refused: whoever
+//! holds it begins again and misses nothing.
+//!
 //! Nothing here is settled: the journal cannot give it back, nor needs to.
 
 use std::fmt;
