@@ -31,7 +31,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::api::control::ControlFile;
-use crate::api::{self, Api};
+use crate::api::{self, Api, Waits};
 use crate::ask::Ask;
 use crate::clock::Clock;
 use crate::config::settings::{Settings, Source, Store, StoreKind, To};
@@ -188,6 +188,7 @@ impl Receiver {
             connections: server.connections(),
             clock,
             is_stopping: Arc::clone(&is_stopping),
+            waits: Waits::default(),
         });
         let mut background = vec![tokio::spawn(api.run(admin_listener))];
         background.push(tokio::spawn({

@@ -405,6 +405,31 @@ fn assert_state_is_what_the_journal_says(setup: &Setup) {
     assert_eq!(dump(&open(&setup.state())), before);
 }
 
+#[test]
+fn however_many_wait_until_everything_is_settled_probes_are_answered() {
+    let setup = Setup::new();
+    let server = setup.start();
+    // Nothing is settled while somebody else writes into the state.
+    let state = Connection::open(setup.state()).unwrap();
+    state.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(server.post(receipt("a")), 204);
+    // As many as there are connections.
+    let wait = || {
+        let mut client = Client::connect(server.admin);
+        client.send("GET /settled?wait=60s HTTP/1.1\r\nhost: admin\r\n\r\n");
+        client
+    };
+    let mut waiting: Vec<Client> = (0..256).map(|_| wait()).collect();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(server.admin(path).status, 200, "{path}");
+    }
+    // Who finds no place is told how it is; who has one waits.
+    assert_eq!(waiting.pop().unwrap().answer().status, 503);
+    state.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(waiting[0].answer().status, 204);
+    server.stop();
+}
+
 mod tls {
     use super::*;
 

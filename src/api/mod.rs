@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::ask::{self, Ask};
 use crate::clock::Clock;
@@ -41,6 +42,10 @@ use places::{Place, Places};
 
 /// Open connections on the admin listener: the apps that read, and a handful of probes and scrapers.
 const CONNECTIONS_MAX: usize = ask::ASKING_MAX + 64;
+
+/// How many may wait at `/settled`, which asks for no key: so few that with as many readers as there may
+/// be there is always a connection that can make room for a probe.
+const WAITS_MAX: usize = 32;
 
 /// The longest `/settled?wait=`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -71,6 +76,18 @@ pub struct Api {
     pub clock: Clock,
     /// Set from the moment that stopping begins.
     pub is_stopping: Arc<AtomicBool>,
+    /// Who waits for everything to be settled.
+    pub waits: Waits,
+}
+
+/// The places of those who wait at `/settled`.
+#[derive(Debug)]
+pub struct Waits(Semaphore);
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self(Semaphore::new(WAITS_MAX))
+    }
 }
 
 /// What makes callbacks safe, as far as it can be asked about.
@@ -210,6 +227,9 @@ impl Api {
             return text(StatusCode::NO_CONTENT, "");
         };
         let committed = files.journal.progress().committed();
+        // Whoever finds no place is told how it is now.
+        let place = self.waits.0.try_acquire();
+        let wait = if place.is_ok() { wait } else { Duration::ZERO };
         match tokio::time::timeout(wait, files.settled.reaches(committed)).await {
             Ok(true) => text(StatusCode::NO_CONTENT, ""),
             Ok(false) | Err(_) => unavailable("not settled yet\n"),

@@ -3,8 +3,8 @@
 //! Probes, scrapers and the apps that read share a bounded number of connections. When all are taken and
 //! somebody comes, whoever has been waiting longest makes room: between two requests, or with a head that
 //! has not come whole. Never one that is being answered. The readers of [`crate::ask`] are answered on
-//! fewer connections than there are, so that there is always one that can make room: an operator is let in
-//! whatever readers hold.
+//! fewer connections than there are, and fewer still may wait at `/settled`, so that there is always one
+//! that can make room: an operator is let in whatever they hold.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
