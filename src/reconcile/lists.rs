@@ -49,7 +49,8 @@ impl<K: Keep + Send> Round<'_, K> {
         if let Some(since) = unreadable_since {
             self.report.unreadable.must_go_back_to(since);
         }
-        self.read(list, scan.no_deeper_than(order.floor), order).await
+        // As deep as this round: it may be a sweep, and the one that broke off none.
+        self.read(list, scan.as_deep_as(order.down_to), order).await
     }
 
     async fn read(&mut self, list: List, mut scan: Scan, order: Order) -> Result<(), Ended> {

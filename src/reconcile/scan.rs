@@ -95,12 +95,6 @@ impl Scan {
         Self { down_to, pages: 0, ..self }
     }
 
-    /// The same, but not further down than that.
-    #[must_use]
-    pub fn no_deeper_than(self, floor: Timestamp) -> Self {
-        Self { down_to: self.down_to.max(floor), ..self }
-    }
-
     /// The page to ask for; `None` once there is no more.
     pub fn next(&self) -> Option<&Place> {
         self.next.as_ref()

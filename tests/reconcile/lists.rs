@@ -1,6 +1,7 @@
 //! Lists that are not what they should be: none is taken for read that was not.
 
-use crate::platform::{Kind, Lists, Platform, Row, Text, ago, id};
+use crate::parts::{called_back, delivered};
+use crate::platform::{Kind, Lists, Platform, Row, Text, Trouble, ago, id};
 use crate::support::{eventually, metric};
 use crate::{counted, entries, last_success, round, setup, setup_with, statuses};
 
@@ -64,4 +65,24 @@ fn a_path_before_what_is_asked_for_is_honoured() {
         assert_eq!(counted(&server, "requests", r#"outcome="wrong""#), 0.0);
         assert!(platform.state().asked.iter().all(|asked| !asked.path.contains("//")));
     }
+}
+
+#[test]
+fn a_sweep_that_falls_due_while_a_list_is_broken_off_reads_all_the_way_down() {
+    let platform = Platform::start(Kind::Govuk);
+    platform.state().page_size = 5;
+    // Ten that are asked for in any round, ten behind them, and one that only a sweep reaches.
+    platform.add((0..10).map(|n| Row::new(n, "delivered", 60 + 10 * n as i64)));
+    platform.add((10..20).map(|n| Row::new(n, "delivered", 3_000 + 10 * n as i64)));
+    platform.add([Row::new(50, "delivered", 7_200)]);
+    let mut setup = called_back(&platform, &[]);
+    setup.sources = setup.sources.replace("every = \"1s\"", "every = \"4s\"");
+    let older = "/v2/notifications?include_jobs=true&older";
+    platform.trouble(older, Trouble::status(400, ""), 1);
+    let server = setup.start();
+    let told = "could not ask for everything";
+    eventually("a list breaks off", || server.stderr().contains(told));
+    let journal = rusqlite::Connection::open(setup.journal()).unwrap();
+    journal.execute("UPDATE upstream SET swept_at = ?1", [ago(90_000).to_string()]).unwrap();
+    eventually("the oldest is kept", || statuses(&setup).contains(&delivered(50)));
 }

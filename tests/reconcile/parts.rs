@@ -12,7 +12,7 @@ fn sent(number: usize, seconds_ago: i64) -> Row {
 }
 
 /// A configuration with that upstream, whose receiver was called back about these before it had one.
-fn called_back(platform: &Platform, all: &[Row]) -> Setup {
+pub fn called_back(platform: &Platform, all: &[Row]) -> Setup {
     let mut setup = Setup::with_sources(&source(SOURCE, "govuk-notify", &[("live", TOKEN)]));
     let server = setup.start();
     for row in all {
@@ -33,7 +33,7 @@ fn by_id(number: usize) -> &'static str {
     Box::leak(format!("/v2/notifications/{}", id(number)).into_boxed_str())
 }
 
-fn delivered(number: usize) -> String {
+pub fn delivered(number: usize) -> String {
     format!("{}|delivered", id(number))
 }
 
