@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::config::settings::{Source, Upstream};
 use crate::forward::backoff::Chance;
 use crate::halves::{self, Halves};
-use crate::journal::Outcome;
+use crate::journal::{AskedThrough, Outcome};
 use crate::lock::{Lock, LockError, check_file_system};
 use crate::provider::ends;
 use crate::reconcile::budget::Budget;
@@ -169,7 +169,7 @@ async fn ask<K: Keep + Clone + Send>(
     let pruned = known.check().and_then(|()| known.pruned_before());
     let pruned = pruned.map_err(|error| Failure::new(Failure::IO, error.to_string()))?;
     let (noted, rounds) = known.noted(&source.name);
-    let (order, cut) = order(upstream, since, pruned, clock.now());
+    let (order, cut) = order(upstream, since, (noted, pruned), clock.now());
     let platform = Platform::open(upstream, source.dialect.provider, clock.clone())
         .map_err(|error| Failure::new(Failure::CONFIG, error))?;
     let mut budget = Budget::new(upstream.requests_per_minute_max);
@@ -208,7 +208,7 @@ async fn ask<K: Keep + Clone + Send>(
 fn order(
     upstream: &Upstream,
     since: Option<Moment>,
-    pruned: Option<Timestamp>,
+    (noted, pruned): (Option<AskedThrough>, Option<Timestamp>),
     now: Timestamp,
 ) -> (Order, Option<Timestamp>) {
     let horizon = before(now, upstream.horizon);
@@ -217,7 +217,8 @@ fn order(
     let down_to = cut.unwrap_or(wanted);
     let floor = cut.unwrap_or(horizon.min(wanted));
     let horizon = horizon.min(wanted);
-    (Order { now, down_to, horizon, floor, ids_max: usize::MAX }, cut)
+    let point = noted.map_or(down_to, |noted| noted.point.min(now));
+    (Order { now, down_to, point, horizon, floor, ids_max: usize::MAX }, cut)
 }
 
 fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::io::Result<()> {

@@ -97,7 +97,7 @@ impl<K: Keep + Send> Round<'_, K> {
         if broken.created_at.is_some_and(|at| at < order.floor.min(order.down_to)) {
             return;
         }
-        let since = broken.created_at.unwrap_or(order.down_to);
+        let since = broken.created_at.unwrap_or(order.point);
         self.report.unreadable.must_go_back_to(since);
         let Broken { place, why, .. } = broken;
         let which = match (&broken.id, list) {

@@ -25,10 +25,11 @@ pub fn order(
     let floor = pruned.map_or(horizon, |pruned| pruned.max(horizon));
     // A note from the future is as good as none.
     let noted = noted.filter(|noted| noted.point <= now && noted.swept_at <= now);
-    let noted = noted.filter(|noted| noted.swept_at.plus_seconds(SWEEP_S) > now);
-    let point = noted.map(|noted| noted.point.plus_seconds(-OVERLAP_S));
-    let down_to = point.map_or(floor, |point| point.max(floor));
-    Order { now, down_to, horizon, floor, ids_max: ids_max(upstream) }
+    let recent = noted.filter(|noted| noted.swept_at.plus_seconds(SWEEP_S) > now);
+    let behind = recent.map(|noted| noted.point.plus_seconds(-OVERLAP_S));
+    let down_to = behind.map_or(floor, |behind| behind.max(floor));
+    let point = noted.map_or(down_to, |noted| noted.point.max(floor));
+    Order { now, down_to, point, horizon, floor, ids_max: ids_max(upstream) }
 }
 
 /// Down to where everything was asked for after such a round; `None` if that stays as it was `noted`: not
@@ -105,7 +106,7 @@ mod tests {
     /// An order down to there, where the horizon is 100 and it is 1000 now.
     fn down_to(second: i64) -> Order {
         let [now, down_to, horizon] = [1_000, second, 100].map(at);
-        Order { now, down_to, horizon, floor: horizon, ids_max: 1 }
+        Order { now, down_to, point: down_to, horizon, floor: horizon, ids_max: 1 }
     }
 
     fn noted(point: i64, swept_at: i64) -> AskedThrough {

@@ -84,6 +84,9 @@ pub struct Order {
     pub now: Timestamp,
     /// Lists are read down to what was created before this.
     pub down_to: Timestamp,
+    /// The last point known, or where lists are read down to if none is: what has no date leaves it where
+    /// it is.
+    pub point: Timestamp,
     /// What was created before this is not asked for by id either.
     pub horizon: Timestamp,
     /// No list is read further down, not to end what was begun earlier either: the horizon, or the time

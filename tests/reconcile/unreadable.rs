@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::parts::called_back;
 use crate::platform::{Kind, Platform, Row, Text, Trouble, ago, id};
 use crate::support::{Receiptd, SOURCE, Setup, TOKEN, eventually, metric, source};
 use crate::{call_back, counted, entries, last_success, round, setup, statuses, upstream};
@@ -122,4 +123,17 @@ fn a_round_by_hand_that_could_not_understand_all_names_what_and_does_not_exit_we
     let ended = setup.command(&section, &["reconcile"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(statuses(&setup).len(), 21);
+}
+
+#[test]
+fn one_without_a_date_leaves_the_point_where_it_is() {
+    let platform = Platform::start(Kind::Govuk);
+    platform.add((0..5).map(|n| Row::new(n, "delivered", 10 + n as i64)));
+    // The oldest: nothing behind it says when it was created.
+    spoil(&platform, 4, json!({"id": id(4)}));
+    let setup = called_back(&platform, &[]);
+    let server = setup.start();
+    eventually("several rounds", || platform.asked("/v2/received") >= 5);
+    assert!(behind(&server) < 300.0, "{}", behind(&server));
+    assert_eq!((statuses(&setup).len(), last_success(&server)), (4, 0.0));
 }
