@@ -105,14 +105,22 @@ impl<K: Keep + Send> Round<'_, K> {
         Ok(())
     }
 
-    /// Asks for what has not come to an end and should have been on a page.
+    /// Asks for what has not come to an end and should have been on a page. Goes on as the others do.
     pub(super) async fn ask_for_what_no_page_shows(
         &mut self,
         order: Order,
         ids: &mut Ids,
     ) -> Result<(), Ended> {
         ids.wrong_in_a_row = 0;
-        self.ask_between(order, Which::NotShown, (0, i64::MAX), ids).await
+        let begin = self.memory.not_shown_through;
+        for between in [(begin, i64::MAX), (0, begin)] {
+            self.ask_between(order, Which::NotShown, between, ids).await?;
+            if ids.left == 0 {
+                return Ok(());
+            }
+        }
+        self.memory.not_shown_through = 0;
+        Ok(())
     }
 
     async fn ask_between(
@@ -134,9 +142,10 @@ impl<K: Keep + Send> Round<'_, K> {
                 if ids.left == 0 {
                     return Ok(());
                 }
-                if which == Which::NotReached {
-                    // Before it is asked for: one that cannot be must not be in the way for ever.
-                    self.memory.asked_through = row.key;
+                // Before it is asked for: one that cannot be must not be in the way for ever.
+                match which {
+                    Which::NotReached => self.memory.asked_through = row.key,
+                    Which::NotShown => self.memory.not_shown_through = row.key,
                 }
                 self.ask_for(&row.id, row.key, None, ids).await?;
             }

@@ -152,6 +152,8 @@ pub struct Memory {
     pub(super) broken_off: Vec<BrokenOff>,
     /// Ids were asked for up to this key.
     pub(super) asked_through: i64,
+    /// Of what no page shows, ids were asked for up to this key.
+    pub(super) not_shown_through: i64,
     /// Of what is overdue, ids were asked for up to this key.
     pub(super) overdue_through: i64,
     /// Keys of notifications that the platform does not know.

@@ -92,6 +92,19 @@ fn one_overdue_that_the_platform_fails_for_starves_none_of_those_that_no_page_sh
 }
 
 #[test]
+fn one_that_no_page_shows_and_the_platform_fails_for_starves_none_of_the_others() {
+    let platform = Platform::start(Kind::Govuk);
+    let setup = called_back(&platform, &[sent(1, 40), sent(2, 30)]);
+    platform.trouble(by_id(1), Trouble::status(500, ""), usize::MAX);
+    let server = setup.start();
+    eventually("the other is healed", || {
+        server.settled();
+        statuses(&setup).contains(&delivered(2))
+    });
+    assert!(platform.asked(by_id(1)) > 0);
+}
+
+#[test]
 fn a_list_that_cannot_be_shown_keeps_nobody_from_the_other() {
     let platform = Platform::start(Kind::Govuk);
     platform.state().texts.extend((0..3).map(|n| Text { id: id(n), created_at: ago(60) }));
