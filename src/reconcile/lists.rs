@@ -10,7 +10,7 @@ use super::round::{Ended, OVERLAP_S, Order, Round};
 use super::scan::{Place, Scan, Shown};
 use super::upstream::{List, Question};
 use crate::clock::Timestamp;
-use crate::provider::polled::{Broken, Said};
+use crate::provider::polled::{Broken, Page, Said};
 
 /// A list that was not read to its end: how far, and when it was begun.
 #[derive(Debug)]
@@ -76,12 +76,7 @@ impl<K: Keep + Send> Round<'_, K> {
     ) -> Result<(), Ended> {
         let page = self.ask(Question::Page(list, &place)).await.map_err(Ended::Upstream)?;
         let elements = page.said.len() + page.broken.len();
-        let shown: Vec<Shown> = page
-            .said
-            .iter()
-            .map(shown)
-            .chain(page.broken.iter().filter_map(shown_broken))
-            .collect();
+        let shown = shown(&page);
         page.broken.iter().for_each(|broken| self.count_broken(list, broken, order));
         let open = page.said.iter().filter(|said| self.known.is_open(&self.source, said));
         self.seen.open.extend(open.map(|said| said.event.id().to_owned()));
@@ -121,13 +116,18 @@ impl<K: Keep + Send> Round<'_, K> {
     }
 }
 
-fn shown(said: &Said) -> Shown {
-    Shown { id: said.event.id().to_owned(), created_at: said.created_at }
-}
-
-/// One that could not be understood can be followed all the same.
-fn shown_broken(broken: &Broken) -> Option<Shown> {
-    Some(Shown { id: broken.id.clone()?, created_at: broken.created_at })
+/// All that has an id, in the order of the page. One that could not be understood can be followed all the
+/// same.
+fn shown(page: &Page) -> Vec<Shown> {
+    let understood =
+        |said: &Said| Some(Shown { id: said.event.id().to_owned(), created_at: said.created_at });
+    let mut shown: Vec<Option<Shown>> = page.said.iter().map(understood).collect();
+    // Their places are counted from 1, and rise.
+    for Broken { place, id, created_at, .. } in &page.broken {
+        let place = place.saturating_sub(1).min(shown.len());
+        shown.insert(place, id.clone().map(|id| Shown { id, created_at: *created_at }));
+    }
+    shown.into_iter().flatten().collect()
 }
 
 fn seconds(from: Timestamp, to: Timestamp) -> i64 {

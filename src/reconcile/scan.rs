@@ -105,7 +105,7 @@ impl Scan {
         self.reached
     }
 
-    /// The page that was asked for shows these, in any order. `elements` counts those with it that have
+    /// The page that was asked for shows these, in its order. `elements` counts those with it that have
     /// no id.
     ///
     /// # Errors
@@ -120,9 +120,9 @@ impl Scan {
             return Err(Astray::ShownAgain);
         }
         self.pages += 1;
-        let oldest = shown.iter().filter_map(|shown| shown.created_at).min();
-        self.reached = [self.reached, oldest].into_iter().flatten().min();
-        if oldest.is_some_and(|oldest| oldest < self.down_to) {
+        let last = last_instant(shown);
+        self.reached = [self.reached, last].into_iter().flatten().min();
+        if last.is_some_and(|last| last < self.down_to) {
             self.next = None;
             return Ok(());
         }
@@ -137,23 +137,27 @@ impl Scan {
 
     /// Whether this is no page behind what was asked for. Pages may overlap by an instant, so that the
     /// last of a list can show nothing new; but then all of it is older than what it follows. Numbered
-    /// pages move on while messages are sent: some of the page before may stand on the next.
+    /// pages move on while messages are sent: some of the page before may stand on the next, but a full
+    /// one ends behind it. Messages that are sent meanwhile stand on a page that is shown again, too.
     fn is_shown_again(&self, shown: &[Shown]) -> bool {
         if shown.is_empty() || self.before.is_empty() {
             return false;
         }
         let is_none_new = shown.iter().all(|shown| self.before.contains(&shown.id));
         let Some(follows) = self.follows else {
-            return is_none_new && shown.len() >= self.before.len();
+            let ends_in_it = shown.last().is_some_and(|last| self.before.contains(&last.id));
+            return ends_in_it && shown.len() >= self.before.len();
         };
         let is_older = |shown: &Shown| shown.created_at.map(|at| at < follows);
         let are_all_older = shown.iter().all(|shown| is_older(shown) == Some(true));
         let is_none_older = shown.iter().all(|shown| is_older(shown) == Some(false));
-        is_none_older || is_none_new && !are_all_older
+        let is_again =
+            |shown: &Shown| is_older(shown) == Some(false) && self.before.contains(&shown.id);
+        is_none_older || shown.iter().any(is_again) || is_none_new && !are_all_older
     }
 
     fn follow(&mut self, shown: &[Shown], elements: usize) -> Result<(), Astray> {
-        let oldest = shown.iter().filter_map(|shown| shown.created_at).min();
+        let oldest = last_instant(shown);
         let newer = shown.iter().filter(|shown| shown.created_at > oldest);
         let followed = newer.min_by_key(|shown| shown.created_at).or_else(|| {
             self.cut_instants += usize::from(shown.len() > 1 && elements >= self.longest);
@@ -164,6 +168,12 @@ impl Scan {
         self.follows = followed.created_at;
         Ok(())
     }
+}
+
+/// The instant a page ends with. It is that of its end and not the oldest of all: one with a date that
+/// cannot be must not end a list.
+fn last_instant(shown: &[Shown]) -> Option<Timestamp> {
+    shown.iter().rev().find_map(|shown| shown.created_at)
 }
 
 #[cfg(test)]
@@ -304,6 +314,26 @@ mod tests {
             scan.take(&[show("a", 9)], 1).unwrap();
             assert_eq!(scan.take(&[show(again, 9)], 1), Err(Astray::ShownAgain));
         }
+    }
+
+    #[test]
+    fn a_page_that_is_shown_again_is_known_by_what_it_shows_though_messages_are_sent_meanwhile() {
+        for first in [Place::Newest, Place::Page(1)] {
+            let mut scan = Scan::new(first, at(0));
+            scan.take(&[show("a", 9), show("b", 8), show("c", 7), show("d", 7)], 4).unwrap();
+            let again = [show("new", 10), show("a", 9), show("b", 8), show("c", 7)];
+            assert_eq!(scan.take(&again, 4), Err(Astray::ShownAgain));
+        }
+    }
+
+    #[test]
+    fn one_with_a_date_that_cannot_be_ends_no_list() {
+        let mut scan = Scan::new(Place::Newest, at(5));
+        scan.take(&[show("a", 9), show("b", 1), show("c", 8), show("d", 7), show("e", 7)], 5)
+            .unwrap();
+        assert_eq!(scan.next(), Some(&Place::OlderThan("c".into())), "no instant is passed over");
+        scan.take(&[show("f", 7), show("g", 4)], 2).unwrap();
+        assert_eq!(scan.next(), None);
     }
 
     #[test]
