@@ -274,10 +274,11 @@ impl Follower {
         }
         let first = FIRST_MAX.min(every);
         let by_chance = Backoff { min: first, max: first }.pause(0, &mut self.chance);
+        // Also of what begins later: somebody may have asked by hand before.
+        budget_of(&self.budget).rest_as_noted(&rounds, now, Instant::now());
         if self.begun == Begun::Later {
             return by_chance;
         }
-        budget_of(&self.budget).rest_as_noted(&rounds, now, Instant::now());
         first_pause(&rounds, every, now, by_chance)
     }
 

@@ -82,6 +82,21 @@ fn a_rest_that_a_platform_asked_for_outlasts_a_reload() {
 }
 
 #[test]
+fn a_rest_that_was_noted_is_kept_by_an_upstream_that_is_added_later() {
+    let platform = Platform::start(Kind::Gc);
+    platform.trouble("/", Trouble::status(503, "retry-after: 3000\r\n"), usize::MAX);
+    let mut setup = Setup::new();
+    let section = upstream(&setup, &platform, "");
+    let server = setup.start();
+    let ended = setup.command(&section, &["reconcile"]);
+    assert_eq!((ended.code, platform.asked("/")), (Some(1), 1), "{ended:?}");
+    setup.sources.push_str(&section);
+    reload(&setup, &server);
+    eventually("it rests", || server.stderr().contains("it asked to be left alone for"));
+    assert_eq!(platform.asked("/"), 1);
+}
+
+#[test]
 fn the_log_says_that_readers_and_upstreams_were_read_again_and_how_many_there_are() {
     let platform = Platform::start(Kind::Gc);
     let mut setup = Setup::new();
