@@ -199,7 +199,7 @@ async fn ask<K: Keep + Clone + Send>(
     let succeeded_at = (ended.is_ok() && through.is_some()).then_some(now);
     let budget = budget.into_inner().unwrap_or_else(PoisonError::into_inner);
     let rests_until = budget.rests_until(now, Instant::now());
-    let outcome = Outcome { through, succeeded_at, rests_until };
+    let outcome = Outcome { through, succeeded_at, rests_until, is_by_hand: true };
     let ended = ended.and(keep.note(&source.name, outcome).await);
     Ok(Asked { report, ended, cut })
 }

@@ -85,6 +85,9 @@ pub struct Outcome {
     pub succeeded_at: Option<Timestamp>,
     /// Where the platform asked for that.
     pub rests_until: Option<Timestamp>,
+    /// Whether it was one by hand: it does not know of a rest that the receiver has noted meanwhile, so
+    /// the later of the two counts.
+    pub is_by_hand: bool,
 }
 
 impl Outcome {
@@ -100,9 +103,16 @@ impl Outcome {
                 "INSERT INTO upstream_round (source, succeeded_at, rests_until) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET
                     succeeded_at = coalesce(excluded.succeeded_at, succeeded_at),
-                    rests_until = excluded.rests_until",
+                    rests_until = iif(
+                        ?4,
+                        max(
+                            coalesce(excluded.rests_until, rests_until),
+                            coalesce(rests_until, excluded.rests_until)
+                        ),
+                        excluded.rests_until
+                    )",
             )?
-            .execute(params![source, succeeded_at, rests_until])
+            .execute(params![source, succeeded_at, rests_until, self.is_by_hand])
             .map(drop)
     }
 }
@@ -123,7 +133,7 @@ mod tests {
         assert_eq!((noted(), AskedThrough::of(&journal, "a").unwrap()), (Rounds::default(), None));
         Rounds::begin(&journal, "a", at(1)).unwrap();
         let through = Some(AskedThrough { point: at(1), swept_at: at(1) });
-        Outcome { through, succeeded_at: Some(at(2)), rests_until: None }
+        Outcome { through, succeeded_at: Some(at(2)), ..Outcome::default() }
             .note(&journal, "a")
             .unwrap();
         Rounds::begin(&journal, "a", at(3)).unwrap();
@@ -134,5 +144,24 @@ mod tests {
         Outcome::default().note(&journal, "a").unwrap();
         assert_eq!(noted(), Rounds { began_at, succeeded_at, rests_until: None });
         assert_eq!(Rounds::of(&journal, "b").unwrap(), Rounds::default());
+    }
+
+    #[test]
+    fn a_round_by_hand_forgets_no_rest_that_the_receiver_has_noted_meanwhile() {
+        let journal = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        for (is_by_hand, rests_until, noted) in [
+            (true, None, None),
+            (true, Some(5), Some(5)),
+            (false, Some(9), Some(9)),
+            (true, None, Some(9)),
+            (true, Some(7), Some(9)),
+            (true, Some(11), Some(11)),
+            (false, None, None),
+        ] {
+            let rests_until = rests_until.map(at);
+            let outcome = Outcome { rests_until, is_by_hand, ..Outcome::default() };
+            outcome.note(&journal, "a").unwrap();
+            assert_eq!(Rounds::of(&journal, "a").unwrap().rests_until, noted.map(at));
+        }
     }
 }

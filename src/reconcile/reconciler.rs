@@ -326,7 +326,7 @@ impl Follower {
             self.metrics.succeeded(now);
         }
         let rests_until = budget_of(&self.budget).rests_until(now, Instant::now());
-        Outcome { through, succeeded_at, rests_until }
+        Outcome { through, succeeded_at, rests_until, is_by_hand: false }
     }
 
     /// It is there after the first round, unless the state file is another.
