@@ -198,6 +198,8 @@ pub struct Seen {
     pub(super) open: HashSet<String>,
     /// What was kept.
     kept: HashSet<Fingerprint>,
+    /// What could not be understood, as it is named: more than the report has names.
+    unreadable: HashSet<Fingerprint>,
     /// What the first part that came to no good end met.
     trouble: Option<Ended>,
 }
@@ -278,10 +280,10 @@ impl<K: Keep + Send> Round<'_, K> {
 
     /// Pages overlap: what is shown twice counts once.
     pub(super) fn count_unreadable(&mut self, named: String, flaw: &str) {
-        let unreadable = &mut self.report.unreadable;
-        if unreadable.named.contains(&named) {
+        if !self.seen.unreadable.insert(Fingerprint::of(named.as_bytes())) {
             return;
         }
+        let unreadable = &mut self.report.unreadable;
         unreadable.count += 1;
         if unreadable.named.len() < NAMED_MAX {
             unreadable.named.push(named);
