@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq as _;
 use super::{Answer, text};
 use crate::clock::{Clock, Timestamp};
 use crate::journal::reader::Reader;
-use crate::journal::{Journal, Outcome};
+use crate::journal::{AskedThrough, Journal, Outcome};
 use crate::reconcile::keep::{InJournal, Keep as _, Piece};
 use crate::settle::prune::{Hands, Order, PruneError, Work, prune};
 use crate::settle::{OnThread, Settled};
@@ -245,8 +245,8 @@ impl Control {
             return text(StatusCode::SERVICE_UNAVAILABLE, said);
         }
         let metrics = self.metrics.upstream(&source);
-        if let Some(through) = outcome.through {
-            metrics.asked_through(through.point);
+        if let Some(point) = AskedThrough::all(outcome.through) {
+            metrics.asked_through(point);
         }
         if let Some(succeeded_at) = outcome.succeeded_at {
             metrics.succeeded(succeeded_at);

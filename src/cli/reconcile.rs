@@ -16,14 +16,14 @@ use crate::config::Settings;
 use crate::config::settings::{Source, Upstream};
 use crate::forward::backoff::Chance;
 use crate::halves::{self, Halves};
-use crate::journal::{AskedThrough, Outcome};
+use crate::journal::{AskedThrough, Outcome, PerList};
 use crate::lock::{Lock, LockError, check_file_system};
 use crate::provider::ends;
 use crate::reconcile::budget::Budget;
 use crate::reconcile::keep::{InJournal, Keep, Nothing};
 use crate::reconcile::known::{Heals, Known};
 use crate::reconcile::order::{asked_through, before};
-use crate::reconcile::round::{Ended, Memory, Order, Report, Round, Seen, Unreadable};
+use crate::reconcile::round::{Depth, Ended, Memory, Order, Report, Round, Seen, Unreadable};
 use crate::reconcile::upstream::Platform;
 use crate::telemetry::Metrics;
 
@@ -196,7 +196,7 @@ async fn ask<K: Keep + Clone + Send>(
     let through = asked_through(&report, order, noted);
     let now = clock.now();
     // What was asked for since a later time than the point is not everything.
-    let succeeded_at = (ended.is_ok() && through.is_some()).then_some(now);
+    let succeeded_at = (ended.is_ok() && through.iter().all(Option::is_some)).then_some(now);
     let budget = budget.into_inner().unwrap_or_else(PoisonError::into_inner);
     let rests_until = budget.rests_until(now, Instant::now());
     let outcome = Outcome { through, succeeded_at, rests_until, is_by_hand: true };
@@ -208,7 +208,7 @@ async fn ask<K: Keep + Clone + Send>(
 fn order(
     upstream: &Upstream,
     since: Option<Moment>,
-    (noted, pruned): (Option<AskedThrough>, Option<Timestamp>),
+    (noted, pruned): (PerList<Option<AskedThrough>>, Option<Timestamp>),
     now: Timestamp,
 ) -> (Order, Option<Timestamp>) {
     let horizon = before(now, upstream.horizon);
@@ -217,8 +217,9 @@ fn order(
     let down_to = cut.unwrap_or(wanted);
     let floor = cut.unwrap_or(horizon.min(wanted));
     let horizon = horizon.min(wanted);
-    let point = noted.map_or(down_to, |noted| noted.point.min(now));
-    (Order { now, down_to, point, horizon, floor, ids_max: usize::MAX }, cut)
+    let point = |noted: AskedThrough| noted.point.min(now);
+    let lists = noted.map(|noted| Depth { down_to, point: noted.map_or(down_to, point) });
+    (Order { now, lists, horizon, floor, ids_max: usize::MAX }, cut)
 }
 
 fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::io::Result<()> {
@@ -303,7 +304,7 @@ mod tests {
             not_found: count,
             cut_instants: usize::try_from(count).unwrap(),
             healed: [count; Heals::ALL.len()],
-            unreadable: Unreadable { count, named: vec!["it: why".into()], since: None },
+            unreadable: Unreadable { count, named: vec!["it: why".into()], since: [None; 2] },
             ..Report::default()
         };
         let one = "passport: asked 1 time, told of 1 notification or message\n  healed 1 status, \

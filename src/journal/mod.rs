@@ -35,7 +35,7 @@ mod writer;
 pub mod reader;
 
 pub use progress::Progress;
-pub use rounds::{AskedThrough, Outcome, Rounds};
+pub use rounds::{AskedThrough, Outcome, PerList, Rounds};
 pub use schema::{
     SCHEMA, SourceRow, adopt, count_between, forget, forget_sinks_but, journal_id, keep_credential,
     last_seq, lost_sources, note_pruned_before, old_prefix, pruned_before, pruned_through,

@@ -8,7 +8,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
 
-/// Down to which point a source's platform was last asked for everything.
+/// Something of each list of a platform's: that of notifications, then that of text messages. Each has a
+/// point of its own, so that one that is never shown holds up no other.
+pub type PerList<T> = [T; 2];
+
+/// Down to which point a source's platform was last asked for everything of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AskedThrough {
     /// What was created before this was asked for.
@@ -18,24 +22,50 @@ pub struct AskedThrough {
 }
 
 impl AskedThrough {
-    /// What is noted of that source; `None` if it was never asked through.
-    pub fn of(connection: &Connection, source: &str) -> rusqlite::Result<Option<Self>> {
-        let sql = "SELECT point, swept_at FROM upstream WHERE source = ?1";
-        let noted: Option<(String, String)> = connection
-            .prepare_cached(sql)?
-            .query_row([source], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        Ok(noted.and_then(|(point, swept_at)| {
-            Some(Self { point: point.parse().ok()?, swept_at: swept_at.parse().ok()? })
-        }))
+    /// What is noted of that source; `None` where a list was never asked through.
+    pub fn of(connection: &Connection, source: &str) -> rusqlite::Result<PerList<Option<Self>>> {
+        let of_notifications = "SELECT point, swept_at FROM upstream WHERE source = ?1";
+        let of_messages =
+            "SELECT messages_point, messages_swept_at FROM upstream_round WHERE source = ?1";
+        Ok([
+            Self::noted(connection, of_notifications, source)?,
+            Self::noted(connection, of_messages, source)?,
+        ])
     }
 
-    /// Notes it.
-    pub fn note(&self, connection: &Connection, source: &str) -> rusqlite::Result<()> {
-        connection
-            .prepare_cached("INSERT OR REPLACE INTO upstream VALUES (?1, ?2, ?3)")?
-            .execute(params![source, self.point.to_string(), self.swept_at.to_string()])
-            .map(drop)
+    fn noted(connection: &Connection, sql: &str, source: &str) -> rusqlite::Result<Option<Self>> {
+        let noted: Option<[Option<String>; 2]> = connection
+            .prepare_cached(sql)?
+            .query_row([source], |row| Ok([row.get(0)?, row.get(1)?]))
+            .optional()?;
+        let [point, swept_at] =
+            noted.unwrap_or_default().map(|time| time.and_then(|time| time.parse().ok()));
+        Ok(point.zip(swept_at).map(|(point, swept_at)| Self { point, swept_at }))
+    }
+
+    /// Down to where all lists were asked through.
+    pub fn all(noted: PerList<Option<Self>>) -> Option<Timestamp> {
+        let [notifications, messages] = noted;
+        Some(notifications?.point.min(messages?.point))
+    }
+
+    /// Notes it where there is something.
+    fn note(
+        through: PerList<Option<Self>>,
+        connection: &Connection,
+        source: &str,
+    ) -> rusqlite::Result<()> {
+        let of_notifications = "INSERT OR REPLACE INTO upstream VALUES (?1, ?2, ?3)";
+        let of_messages =
+            "INSERT INTO upstream_round (source, messages_point, messages_swept_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET messages_point = excluded.messages_point,
+                messages_swept_at = excluded.messages_swept_at";
+        for (through, sql) in through.into_iter().zip([of_notifications, of_messages]) {
+            let Some(Self { point, swept_at }) = through else { continue };
+            let times = params![source, point.to_string(), swept_at.to_string()];
+            connection.prepare_cached(sql)?.execute(times)?;
+        }
+        Ok(())
     }
 }
 
@@ -79,8 +109,8 @@ impl Rounds {
 /// What a round leaves behind for the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Outcome {
-    /// Where it reached what was asked for before; else the old note stays.
-    pub through: Option<AskedThrough>,
+    /// Where a list was read down to what was asked for before; else the old note stays.
+    pub through: PerList<Option<AskedThrough>>,
     /// Where it came to a good end.
     pub succeeded_at: Option<Timestamp>,
     /// Where the platform asked for that.
@@ -93,9 +123,7 @@ pub struct Outcome {
 impl Outcome {
     /// Notes it.
     pub fn note(&self, connection: &Connection, source: &str) -> rusqlite::Result<()> {
-        if let Some(through) = self.through {
-            through.note(connection, source)?;
-        }
+        AskedThrough::note(self.through, connection, source)?;
         let [succeeded_at, rests_until] =
             [self.succeeded_at, self.rests_until].map(|time| time.map(|time| time.to_string()));
         connection
@@ -130,9 +158,14 @@ mod tests {
     fn what_a_round_does_not_say_stays_as_it_was_but_for_a_rest_that_is_over() {
         let journal = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
         let noted = || Rounds::of(&journal, "a").unwrap();
-        assert_eq!((noted(), AskedThrough::of(&journal, "a").unwrap()), (Rounds::default(), None));
+        assert_eq!(
+            (noted(), AskedThrough::of(&journal, "a").unwrap()),
+            (Rounds::default(), [None; 2])
+        );
         Rounds::begin(&journal, "a", at(1)).unwrap();
-        let through = Some(AskedThrough { point: at(1), swept_at: at(1) });
+        let through =
+            [2, 1].map(|second| Some(AskedThrough { point: at(second), swept_at: at(1) }));
+        assert_eq!(AskedThrough::all(through), Some(at(1)));
         Outcome { through, succeeded_at: Some(at(2)), ..Outcome::default() }
             .note(&journal, "a")
             .unwrap();
@@ -141,6 +174,9 @@ mod tests {
         let [began_at, succeeded_at, rests_until] = [3, 2, 9].map(|second| Some(at(second)));
         assert_eq!(noted(), Rounds { began_at, succeeded_at, rests_until });
         assert_eq!(AskedThrough::of(&journal, "a").unwrap(), through);
+        let messages = [None, Some(AskedThrough { point: at(5), swept_at: at(4) })];
+        Outcome { through: messages, ..Outcome::default() }.note(&journal, "a").unwrap();
+        assert_eq!(AskedThrough::of(&journal, "a").unwrap(), [through[0], messages[1]]);
         Outcome::default().note(&journal, "a").unwrap();
         assert_eq!(noted(), Rounds { began_at, succeeded_at, rests_until: None });
         assert_eq!(Rounds::of(&journal, "b").unwrap(), Rounds::default());

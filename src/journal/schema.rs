@@ -11,8 +11,8 @@ use crate::state;
 ///
 /// - `identity`: which journal this is, up to where callbacks were pruned, and what was created before
 ///   which time is not to come back;
-/// - `upstream`: down to which point each source's platform was last asked for everything;
-/// - `upstream_round`: how the last rounds of asking it went;
+/// - `upstream`: down to which point each source's platform was last asked for all notifications;
+/// - `upstream_round`: the same of text messages, and how the last rounds of asking it went;
 /// - `source`: how the callbacks of each source were last configured to be read, so that the
 ///   journal can be settled without the configuration;
 /// - `sink`: up to where each sink is owed nothing, because it was not configured then or has had it;
@@ -69,7 +69,9 @@ pub const SCHEMA: Schema = Schema {
             source TEXT PRIMARY KEY,
             began_at TEXT,
             succeeded_at TEXT,
-            rests_until TEXT
+            rests_until TEXT,
+            messages_point TEXT,
+            messages_swept_at TEXT
         ) STRICT, WITHOUT ROWID;",
     ],
 };

@@ -7,7 +7,7 @@
 use super::fault::Fault;
 use super::keep::Keep;
 use super::round::{Ended, FAILURES_MAX, Order, Round};
-use super::upstream::Question;
+use super::upstream::{List, Question};
 use crate::provider::polled::is_uuid;
 use crate::state::outstanding::Outstanding;
 
@@ -187,7 +187,7 @@ impl<K: Keep + Send> Round<'_, K> {
 
     fn is_to_be_asked_for(&self, row: &Outstanding, which: Which, order: Order) -> bool {
         let is_in_time = row.created_at.is_none_or(|at| at >= order.horizon);
-        let is_reached = row.created_at.is_some_and(|at| at >= order.down_to);
+        let is_reached = row.created_at.is_some_and(|at| at >= order.down_to(List::Notifications));
         let is_one_of_them = is_reached == (which == Which::NotShown);
         let is_told_of = self.seen.open.contains(&row.id) || self.memory.gone.contains(&row.key);
         is_in_time && is_one_of_them && !is_told_of && is_uuid(&row.id)

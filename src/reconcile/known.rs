@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use crate::callback::{Event, Fingerprint, News, Standing};
 use crate::clock::Timestamp;
 use crate::ends::Ends;
-use crate::journal::{self, AskedThrough, Rounds, pruned_before};
+use crate::journal::{self, AskedThrough, PerList, Rounds, pruned_before};
 use crate::merge::Facts;
 use crate::provider::polled::{Said, is_uuid};
 use crate::sqlite::{self, Access, OpenError};
@@ -125,7 +125,7 @@ impl Known {
     }
 
     /// What is noted of asking that source's platform. What cannot be read is as good as no note.
-    pub fn noted(&self, source: &str) -> (Option<AskedThrough>, Rounds) {
+    pub fn noted(&self, source: &str) -> (PerList<Option<AskedThrough>>, Rounds) {
         let Ok(journal) = sqlite::open(&self.journal, &journal::SCHEMA, Access::Read) else {
             return Default::default();
         };

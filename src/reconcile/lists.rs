@@ -23,44 +23,39 @@ pub(super) struct BrokenOff {
 }
 
 impl<K: Keep + Send> Round<'_, K> {
-    /// Whether all were read.
-    pub(super) async fn read_lists(&mut self, order: Order) -> Result<bool, Ended> {
-        let mut are_read = true;
-        for list in [List::Notifications, List::Messages] {
-            let Some(first) = self.platform.first_page(list) else { continue };
-            let read = self.read_list(list, first, order).await;
-            are_read &= read.is_ok();
-            self.bear(read)?;
-            if self.is_unanswered() {
-                break;
-            }
-        }
-        Ok(are_read)
+    /// Reads that list, if the platform has it. The report says whether it was.
+    pub(super) async fn read_through(&mut self, list: List, order: Order) -> Result<(), Ended> {
+        let read = match self.platform.first_page(list) {
+            Some(first) => self.read_list(list, first, order).await,
+            None => Ok(()),
+        };
+        self.report.is_read[list as usize] = read.is_ok();
+        self.bear(read)
     }
 
     async fn read_list(&mut self, list: List, first: Place, order: Order) -> Result<(), Ended> {
         let place = self.memory.broken_off.iter().position(|broken| broken.list == list);
         let broken = place.map(|place| self.memory.broken_off.swap_remove(place));
         let begun = broken.as_ref().map(|broken| broken.began_at.plus_seconds(-OVERLAP_S));
-        let down_to = begun.map_or(order.down_to, |begun| begun.max(order.down_to));
+        let down_to = begun.map_or(order.down_to(list), |begun| begun.max(order.down_to(list)));
         // If this one breaks off too, what was behind it is read from there.
         self.read(list, Scan::new(first, down_to), order).await?;
         let Some(BrokenOff { scan, unreadable_since, .. }) = broken else { return Ok(()) };
         if let Some(since) = unreadable_since {
-            self.report.unreadable.must_go_back_to(since);
+            self.report.unreadable.must_go_back_to(list, since);
         }
         // As deep as this round: it may be a sweep, and the one that broke off none.
-        self.read(list, scan.as_deep_as(order.down_to), order).await
+        self.read(list, scan.as_deep_as(order.down_to(list)), order).await
     }
 
     async fn read(&mut self, list: List, mut scan: Scan, order: Order) -> Result<(), Ended> {
-        let whole = seconds(order.down_to, order.now);
+        let whole = seconds(order.down_to(list), order.now);
         while let Some(place) = scan.next().cloned() {
             if let Err(ended) = self.read_page(list, &mut scan, place, order).await {
                 self.break_off(list, scan, order);
                 return Err(ended);
             }
-            let reached = scan.reached().unwrap_or(order.now).max(order.down_to);
+            let reached = scan.reached().unwrap_or(order.now).max(order.down_to(list));
             (self.progress)(seconds(reached, order.now), whole);
         }
         self.report.cut_instants += scan.cut_instants;
@@ -89,11 +84,11 @@ impl<K: Keep + Send> Round<'_, K> {
     /// It is told of, once a round, and the point does not move past it.
     fn count_broken(&mut self, list: List, broken: &Broken, order: Order) {
         // It stands on a page with what was asked for.
-        if broken.created_at.is_some_and(|at| at < order.floor.min(order.down_to)) {
+        if broken.created_at.is_some_and(|at| at < order.floor.min(order.down_to(list))) {
             return;
         }
-        let since = broken.created_at.unwrap_or(order.point);
-        self.report.unreadable.must_go_back_to(since);
+        let since = broken.created_at.unwrap_or(order.lists[list as usize].point);
+        self.report.unreadable.must_go_back_to(list, since);
         let Broken { place, why, .. } = broken;
         let which = match (&broken.id, list) {
             (Some(id), _) => id.clone(),
@@ -105,8 +100,8 @@ impl<K: Keep + Send> Round<'_, K> {
     }
 
     fn break_off(&mut self, list: List, scan: Scan, order: Order) {
-        let scan = scan.as_deep_as(order.down_to);
-        let unreadable_since = self.report.unreadable.since;
+        let scan = scan.as_deep_as(order.down_to(list));
+        let unreadable_since = self.report.unreadable.since[list as usize];
         self.memory.broken_off.push(BrokenOff {
             list,
             scan,

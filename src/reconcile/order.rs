@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::round::{Ended, OVERLAP_S, Order, Report};
+use super::round::{Depth, Ended, OVERLAP_S, Order, Report};
+use super::upstream::List;
 use crate::clock::Timestamp;
 use crate::config::settings::Upstream;
 use crate::forward::breaker::RETRY_AFTER_MAX;
-use crate::journal::{AskedThrough, Rounds};
+use crate::journal::{AskedThrough, PerList, Rounds};
 
 /// How often everything down to the horizon is asked for, in seconds.
 const SWEEP_S: i64 = 86_400;
@@ -18,36 +19,51 @@ const START_PACE: Duration = Duration::from_secs(60);
 /// What to ask for now, where that is `noted` and what was created before `pruned` was pruned.
 pub fn order(
     upstream: &Upstream,
-    (noted, pruned): (Option<AskedThrough>, Option<Timestamp>),
+    (noted, pruned): (PerList<Option<AskedThrough>>, Option<Timestamp>),
     now: Timestamp,
 ) -> Order {
     let horizon = before(now, upstream.horizon);
     let floor = pruned.map_or(horizon, |pruned| pruned.max(horizon));
+    let lists = noted.map(|noted| depth(noted, floor, now));
+    Order { now, lists, horizon, floor, ids_max: ids_max(upstream) }
+}
+
+fn depth(noted: Option<AskedThrough>, floor: Timestamp, now: Timestamp) -> Depth {
     // A note from the future is as good as none.
     let noted = noted.filter(|noted| noted.point <= now && noted.swept_at <= now);
     let recent = noted.filter(|noted| noted.swept_at.plus_seconds(SWEEP_S) > now);
     let behind = recent.map(|noted| noted.point.plus_seconds(-OVERLAP_S));
     let down_to = behind.map_or(floor, |behind| behind.max(floor));
     let point = noted.map_or(down_to, |noted| noted.point.max(floor));
-    Order { now, down_to, point, horizon, floor, ids_max: ids_max(upstream) }
+    Depth { down_to, point }
 }
 
-/// Down to where everything was asked for after such a round; `None` if that stays as it was `noted`: not
-/// all was read, or not down to there.
+/// Down to where everything was asked for after such a round; `None` where that stays as it was `noted`:
+/// not all of a list was read, or not down to there.
 pub fn asked_through(
+    report: &Report,
+    order: Order,
+    noted: PerList<Option<AskedThrough>>,
+) -> PerList<Option<AskedThrough>> {
+    List::ALL.map(|list| list_asked_through(list, report, order, noted[list as usize]))
+}
+
+fn list_asked_through(
+    list: List,
     report: &Report,
     order: Order,
     noted: Option<AskedThrough>,
 ) -> Option<AskedThrough> {
-    let is_swept = order.down_to <= order.floor;
+    let is_swept = order.down_to(list) <= order.floor;
     let swept_at = if is_swept {
         order.now
     } else {
-        noted.filter(|noted| order.down_to <= noted.point)?.swept_at
+        noted.filter(|noted| order.down_to(list) <= noted.point)?.swept_at
     };
     // What could not be understood must be asked for again.
-    let point = report.unreadable.since.map_or(order.now, |since| since.min(order.now));
-    report.are_lists_read.then_some(AskedThrough { point, swept_at })
+    let point =
+        report.unreadable.since[list as usize].map_or(order.now, |since| since.min(order.now));
+    report.is_read[list as usize].then_some(AskedThrough { point, swept_at })
 }
 
 /// How long the platform wants to be left alone, if that ended the round.
@@ -106,7 +122,8 @@ mod tests {
     /// An order down to there, where the horizon is 100 and it is 1000 now.
     fn down_to(second: i64) -> Order {
         let [now, down_to, horizon] = [1_000, second, 100].map(at);
-        Order { now, down_to, point: down_to, horizon, floor: horizon, ids_max: 1 }
+        let lists = [Depth { down_to, point: down_to }; 2];
+        Order { now, lists, horizon, floor: horizon, ids_max: 1 }
     }
 
     fn noted(point: i64, swept_at: i64) -> AskedThrough {
@@ -115,7 +132,10 @@ mod tests {
 
     #[test]
     fn the_point_moves_where_a_round_reached_what_was_asked_for_before() {
-        let read = Report { are_lists_read: true, ..Report::default() };
+        let asked_through = |report: &Report, order, noted| {
+            list_asked_through(List::Notifications, report, order, noted)
+        };
+        let read = Report { is_read: [true; 2], ..Report::default() };
         let old = Some(noted(500, 300));
         for (second, expected) in [
             (100, Some(noted(1_000, 1_000))),
@@ -132,12 +152,19 @@ mod tests {
 
     #[test]
     fn the_point_does_not_pass_what_could_not_be_understood() {
-        let mut report = Report { are_lists_read: true, ..Report::default() };
+        let mut report = Report { is_read: [true; 2], ..Report::default() };
         for (since, point) in [(400, 400), (2_000, 1_000)] {
-            report.unreadable.since = Some(at(since));
-            let through = asked_through(&report, down_to(500), Some(noted(500, 300)));
-            assert_eq!(through, Some(noted(point, 300)));
+            report.unreadable.since = [Some(at(since)), None];
+            let through = asked_through(&report, down_to(500), [Some(noted(500, 300)); 2]);
+            assert_eq!(through, [point, 1_000].map(|point| Some(noted(point, 300))));
         }
+    }
+
+    #[test]
+    fn a_list_that_was_not_read_keeps_its_point_and_no_other() {
+        let report = Report { is_read: [true, false], ..Report::default() };
+        let through = asked_through(&report, down_to(500), [Some(noted(500, 300)); 2]);
+        assert_eq!(through, [Some(noted(1_000, 300)), None]);
     }
 
     #[test]

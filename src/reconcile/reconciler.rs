@@ -20,11 +20,11 @@ use super::known::Known;
 use super::order::{asked_through, asked_to_wait, before, first_pause, order};
 use super::round::{Ended, Memory, Report, Round, Seen};
 use super::told::Told;
-use super::upstream::Platform;
+use super::upstream::{List, Platform};
 use crate::clock::Clock;
 use crate::config::settings::{Source, Upstream};
 use crate::forward::backoff::{Backoff, Chance};
-use crate::journal::{AskedThrough, Journal, Outcome, Rounds};
+use crate::journal::{AskedThrough, Journal, Outcome, PerList, Rounds};
 use crate::provider::{Provider, ends};
 use crate::settle::{OnThread, Settled};
 use crate::state::outstanding::make_index;
@@ -268,7 +268,8 @@ impl Follower {
         let now = self.parts.clock.now();
         let horizon = before(now, self.source.upstream.horizon);
         let (through, rounds) = self.known.noted(&self.source.name);
-        self.metrics.asked_through(through.map_or(horizon, |noted| noted.point.max(horizon)));
+        self.metrics
+            .asked_through(AskedThrough::all(through).map_or(horizon, |point| point.max(horizon)));
         if let Some(succeeded_at) = rounds.succeeded_at {
             self.metrics.succeeded(succeeded_at);
         }
@@ -311,15 +312,21 @@ impl Follower {
         };
         let ended = round.run(order).await;
         let report = round.report;
-        let outcome = self.outcome(ended.is_ok(), asked_through(&report, order, noted));
+        let outcome = self.outcome(ended.is_ok(), asked_through(&report, order, noted), noted);
         noted_or_told(keep.note(&self.source.name, outcome).await);
         (report, ended)
     }
 
-    fn outcome(&self, is_good: bool, through: Option<AskedThrough>) -> Outcome {
+    fn outcome(
+        &self,
+        is_good: bool,
+        through: PerList<Option<AskedThrough>>,
+        noted: PerList<Option<AskedThrough>>,
+    ) -> Outcome {
         let now = self.parts.clock.now();
-        if let Some(through) = through {
-            self.metrics.asked_through(through.point);
+        let reached = List::ALL.map(|list| through[list as usize].or(noted[list as usize]));
+        if let Some(point) = AskedThrough::all(reached) {
+            self.metrics.asked_through(point);
         }
         let succeeded_at = is_good.then_some(now);
         if is_good {

@@ -1,9 +1,10 @@
 //! One round: everything a source's platform is asked at one time.
 //!
-//! First notifications that have not come to an end, by id; then the pages of notifications, then those
-//! of text messages, from the newest down to a point. Each of these parts has its turn, whatever became
-//! of the one before. Only where the platform does not let us in, wants to be left alone for long, or
-//! does not answer at all, and where nothing can be kept, is the rest left for the next round.
+//! First notifications that have not come to an end, by id; then the pages of notifications, and by id
+//! those that should have been on one; then the pages of text messages. Pages are read from the newest
+//! down to a point. Each of these parts has its turn, whatever became of the one before. Only where the
+//! platform does not let us in, wants to be left alone for long, or does not answer at all, and where
+//! nothing can be kept, is the rest left for the next round.
 //!
 //! What an answer adds is kept before the next is asked for, so a round that is broken off loses nothing
 //! but its place. And not even that: the next one reads the newest pages down to where the broken one
@@ -22,12 +23,12 @@ use super::fault::Fault;
 use super::keep::{Keep, Piece};
 use super::known::{Heals, Known, Unknown};
 use super::lists::BrokenOff;
-use super::upstream::{Platform, Question};
+use super::upstream::{List, Platform, Question};
 use crate::callback::Fingerprint;
 use crate::clock::{Clock, Timestamp};
 use crate::forward::backoff::{Backoff, Chance};
 use crate::forward::breaker;
-use crate::journal::Refused;
+use crate::journal::{PerList, Refused};
 use crate::provider::polled::{Page, Said};
 use crate::telemetry::{Asked, UpstreamMetrics};
 
@@ -82,11 +83,8 @@ pub enum Ended {
 pub struct Order {
     /// The time.
     pub now: Timestamp,
-    /// Lists are read down to what was created before this.
-    pub down_to: Timestamp,
-    /// The last point known, or where lists are read down to if none is: what has no date leaves it where
-    /// it is.
-    pub point: Timestamp,
+    /// How far down each list is read.
+    pub lists: PerList<Depth>,
     /// What was created before this is not asked for by id either.
     pub horizon: Timestamp,
     /// No list is read further down, not to end what was begun earlier either: the horizon, or the time
@@ -94,6 +92,22 @@ pub struct Order {
     pub floor: Timestamp,
     /// Notifications asked for by id; the rest have their turn in the next round.
     pub ids_max: usize,
+}
+
+/// How far down a list is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Down to what was created before this.
+    pub down_to: Timestamp,
+    /// The last point known, or the same if none is: what has no date leaves it where it is.
+    pub point: Timestamp,
+}
+
+impl Order {
+    /// Down to where that list is read.
+    pub fn down_to(&self, list: List) -> Timestamp {
+        self.lists[list as usize].down_to
+    }
 }
 
 /// What a round came to.
@@ -111,8 +125,8 @@ pub struct Report {
     pub unreadable: Unreadable,
     /// What was news, in the order of [`Heals::ALL`].
     pub healed: [u64; Heals::ALL.len()],
-    /// Whether every list was read down to the point.
-    pub are_lists_read: bool,
+    /// Which lists were read down to the point.
+    pub is_read: PerList<bool>,
     /// Instants at which more were created than a page shows: some may not have been seen.
     pub cut_instants: usize,
 }
@@ -125,17 +139,18 @@ pub struct Unreadable {
     /// Which, and why, for people: the first [`NAMED_MAX`].
     pub named: Vec<String>,
     /// The oldest of a list was created then, or later; what was created since must be asked for again.
-    pub since: Option<Timestamp>,
+    pub since: PerList<Option<Timestamp>>,
 }
 
 impl Unreadable {
-    pub(super) fn must_go_back_to(&mut self, since: Timestamp) {
-        self.since = Some(self.since.map_or(since, |known| known.min(since)));
+    pub(super) fn must_go_back_to(&mut self, list: List, since: Timestamp) {
+        let known = &mut self.since[list as usize];
+        *known = Some(known.map_or(since, |known| known.min(since)));
     }
 
     /// How many there were, if there were any: in what was read before a list was broken off, at least one.
     fn any(&self) -> Option<u64> {
-        (self.count > 0 || self.since.is_some()).then_some(self.count.max(1))
+        (self.count > 0 || self.since.iter().any(Option::is_some)).then_some(self.count.max(1))
     }
 }
 
@@ -226,17 +241,21 @@ impl<K: Keep + Send> Round<'_, K> {
             let not_reached = self.ask_for_what_pages_do_not_reach(order, &mut ids).await;
             self.bear(not_reached)?;
         }
-        self.report.are_lists_read = self.read_lists(order).await?;
+        self.read_through(List::Notifications, order).await?;
         if is_put_off && !self.is_unanswered() {
             let not_reached = self.ask_for_what_pages_do_not_reach(order, &mut ids).await;
             self.bear(not_reached)?;
         }
-        if self.report.are_lists_read {
+        if self.report.is_read[List::Notifications as usize] {
             // A list shows what was sent with keys of one kind; by its id, all is known.
             let not_shown = self.ask_for_what_no_page_shows(order, &mut ids).await;
             self.bear(not_shown)?;
-            // Only now: where lists are not shown, it says nothing that one of them is not known.
+            // Only now: where the list is not shown, it says nothing that one of them is not known.
             self.remember_gone(ids.not_found);
+        }
+        // At the end: with keys that may not see it, it is all that is denied.
+        if !self.is_unanswered() {
+            self.read_through(List::Messages, order).await?;
         }
         if let Some(trouble) = self.seen.trouble.take() {
             return Err(trouble);

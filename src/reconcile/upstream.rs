@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::settings::Upstream;
 use crate::forward::outgoing::{self, Client};
 use crate::forward::{address, connect};
+use crate::journal::PerList;
 use crate::provider::Provider;
 use crate::provider::polled::{self, Page, Said};
 
@@ -44,6 +45,11 @@ pub enum List {
     Notifications,
     /// What the public sent.
     Messages,
+}
+
+impl List {
+    /// All, in the order of what there is of each.
+    pub const ALL: PerList<Self> = [Self::Notifications, Self::Messages];
 }
 
 /// What a platform can be asked.

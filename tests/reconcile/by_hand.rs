@@ -192,7 +192,7 @@ fn only_who_can_read_the_control_file_can_hand_over_what_a_platform_told() {
         );
         Client::connect(server.admin).ask(request).status
     };
-    let outcome = r#"{"through": null, "succeeded_at": "2026-11-22T10:00:00Z", "rests_until": null, "is_by_hand": true}"#;
+    let outcome = r#"{"through": [null, null], "succeeded_at": "2026-11-22T10:00:00Z", "rests_until": null, "is_by_hand": true}"#;
     let body = |source: &str| format!(r#"{{"source": "{source}", "outcome": {outcome}}}"#);
     assert_eq!(note("not-the-key", &body("passport")), 401);
     assert_eq!(note(key, &body("another")), 400);

@@ -4,7 +4,7 @@
 use crate::expected::{said, say};
 use crate::platform::{Kind, Platform, Row, Text, Trouble, ago, id};
 use crate::support::{SOURCE, Setup, TOKEN, eventually, open, rows, source};
-use crate::{call_back, entries, last_success, setup, statuses, upstream};
+use crate::{call_back, entries, last_success, round, setup, statuses, upstream};
 
 /// One that no page shows, was sent so long ago, and has been delivered since.
 fn sent(number: usize, seconds_ago: i64) -> Row {
@@ -116,6 +116,29 @@ fn a_list_that_cannot_be_shown_keeps_nobody_from_the_other() {
     assert_eq!((statuses(&setup).len(), last_success(&server)), (0, 0.0));
     platform.trouble("/v2/received", Trouble::status(500, ""), usize::MAX);
     eventually("the notification is kept", || statuses(&setup) == [delivered(20)]);
+}
+
+#[test]
+fn text_messages_that_are_never_shown_keep_no_notification_from_being_asked_for() {
+    for code in [400, 403, 404] {
+        let platform = Platform::start(Kind::Govuk);
+        let setup = called_back(&platform, &[sent(1, 30)]);
+        platform.state().texts.push(Text { id: id(9), created_at: ago(3_000) });
+        platform.trouble("/v2/received", Trouble::status(code, ""), usize::MAX);
+        let point = || rows(&open(&setup.journal()), "SELECT point FROM upstream");
+        let first = point();
+        let server = setup.start();
+        eventually("the point moves", || point() != first);
+        eventually("what no page shows is asked for", || {
+            server.settled();
+            statuses(&setup) == [delivered(1)]
+        });
+        assert_eq!((entries(&setup, 1), last_success(&server)), (1, 0.0), "{code}");
+        // What was not asked for is, as soon as it is shown.
+        platform.trouble("/", Trouble::Cut, 0);
+        eventually("the text is kept", || entries(&setup, 1) == 2);
+        round(&server);
+    }
 }
 
 #[test]
