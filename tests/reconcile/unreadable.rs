@@ -137,3 +137,20 @@ fn one_without_a_date_leaves_the_point_where_it_is() {
     assert!(behind(&server) < 300.0, "{}", behind(&server));
     assert_eq!((statuses(&setup).len(), last_success(&server)), (4, 0.0));
 }
+
+#[test]
+fn many_that_cannot_be_understood_count_once_each_though_pages_overlap() {
+    let platform = Platform::start(Kind::Govuk);
+    platform.state().page_size = 5;
+    // More than are named; each page begins with what the one before ended with.
+    platform.add((0..150).map(|n| Row::new(n, "delivered", 1_000 + n as i64)));
+    for number in 0..150 {
+        spoil(&platform, number, unreadable(&platform, number));
+    }
+    let setup = Setup::with_sources(&source(SOURCE, "govuk-notify", &[("live", TOKEN)]));
+    let section = upstream(&setup, &platform, "every = \"1h\"");
+    let ended = setup.command(&section, &["reconcile"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let said = "150 could not be understood and are asked for again:\n";
+    assert!(ended.stdout.contains(said), "{}", ended.stdout);
+}
