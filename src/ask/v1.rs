@@ -39,6 +39,8 @@ const DOCUMENT: &str = include_str!("openapi.json");
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What to give instead of what is no such time.
+const NO_POSITION: &str = "after is no position; give that of the last one you have, as 1000";
+
 const NO_WAIT: &str = "wait is not a time of at most 60 seconds; give whole seconds or milliseconds with \
     their unit, as in wait=10s or wait=500ms";
 
@@ -48,7 +50,7 @@ pub(super) const WAITING_MAX: usize = 64;
 /// How often a question that waits looks again, at most: news of others wakes it too.
 const LOOK_MS_MIN: Duration = Duration::from_millis(100);
 
-/// Callbacks about one notification that are told; more is no notification of a platform.
+/// Callbacks about one notification that are told at once.
 const RECEIPTS_MAX: usize = 1_000;
 
 /// What is asked for.
@@ -159,6 +161,12 @@ pub(super) fn invalid(mistake: String) -> Fault {
     Fault::Invalid(vec![mistake])
 }
 
+/// So many digits are more than anybody has.
+fn parse_position(text: &str) -> Option<usize> {
+    let is_number = text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
+}
+
 fn decoded(id: &str) -> String {
     percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned()
 }
@@ -245,14 +253,15 @@ async fn receipts(
     id: &str,
     query: Option<&str>,
 ) -> Result<Response<Full<Bytes>>, Fault> {
-    only(query, &[])?;
+    let after = only(query, &["after"])?.map_or(Some(0), |after| parse_position(&after));
+    let after = after.ok_or_else(|| invalid(NO_POSITION.to_owned()))?;
     ask.current().await?;
     let (id, reader) = (decoded(id), Arc::clone(reader));
     ask.pool
         .of(&reader.source)
         .ask(move |state| {
             for form in forms_of(&id) {
-                let lines = time_line(state, &reader.source, &form, RECEIPTS_MAX + 1)?;
+                let lines = time_line(state, &reader.source, &form, (after, RECEIPTS_MAX + 1))?;
                 let Some(mut receipts) = lines else { continue };
                 let has_more = receipts.len() > RECEIPTS_MAX;
                 receipts.truncate(RECEIPTS_MAX);

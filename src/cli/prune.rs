@@ -31,7 +31,8 @@ const ASK_MAX: Duration = Duration::from_secs(3600);
 /// Callbacks that arrived before then are deleted from the journal, and notifications and received
 /// messages about which nothing has arrived since are deleted from the state. What is deleted is
 /// overwritten in the files and gone from their write-ahead logs. A notification that is still
-/// alive keeps its state, even after a rebuild.
+/// alive keeps its state, even after a rebuild. What your app last said before then that it sent is
+/// forgotten too, unless its deadline is later.
 ///
 /// What is still owed to a sink stays, and so does everything that came after it; what a sink was
 /// given up on, its parked changes, goes too.

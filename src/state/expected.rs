@@ -257,7 +257,8 @@ pub fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Looks at up to `rows_max` rows behind `key`, and removes what of them was last said before `before`, by
-/// an entry not behind `through_key`. The last key looked at; `None` if there was none.
+/// an entry not behind `through_key`, and has no deadline since. The last key looked at; `None` if there was
+/// none.
 ///
 /// # Errors
 /// Of SQLite.
@@ -270,7 +271,8 @@ pub fn old_expected(
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let looked_at: Vec<(i64, bool)> = connection
         .prepare_cached(
-            "SELECT key, last_key <= ?2 AND last_received_at < ?3 FROM expected_row
+            "SELECT key, last_key <= ?2 AND last_received_at < ?3
+                    AND (deadline IS NULL OR deadline < ?3) FROM expected_row
              WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?4",
         )?
         .query_map(params![key, through_key, before.to_string(), rows_max], |row| {
@@ -440,9 +442,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_again_since_stays() {
+    fn what_was_said_again_since_stays_and_so_does_what_has_time() {
         let state = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
-        for row in [said(1, "a", None, None), said(2, "b", None, None), said(9, "a", None, None)] {
+        for row in [
+            said(1, "a", None, None),
+            said(2, "b", None, None),
+            said(3, "c", None, Some(20)),
+            said(9, "a", None, None),
+        ] {
             put_expected(&state, &row).unwrap();
         }
         let stay = |through, second| {
@@ -453,8 +460,9 @@ mod tests {
             }
             keys_after(&state, 0, 9).unwrap()
         };
-        assert_eq!(stay(5, 5), [1]);
-        assert_eq!(stay(9, 9), [1]);
-        assert_eq!(stay(9, 10), [0; 0]);
+        assert_eq!(stay(5, 5), [1, 3]);
+        assert_eq!(stay(9, 9), [1, 3]);
+        assert_eq!(stay(9, 20), [3]);
+        assert_eq!(stay(9, 21), [0; 0]);
     }
 }

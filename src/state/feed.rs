@@ -634,7 +634,7 @@ mod tests {
         hear(&state, "a", 2, 1, false);
         let polled = Fingerprint::of_polled(b"asked for").0;
         state.execute("UPDATE history_row SET fingerprint = ?1 WHERE seq = 2", [polled]).unwrap();
-        let lines = time_line(&state, "a", "n1", 9).unwrap().unwrap();
+        let lines = time_line(&state, "a", "n1", (0, 9)).unwrap().unwrap();
         let origins: Vec<Origin> = lines.iter().map(|line| line.origin).collect();
         assert_eq!(origins, [Origin::CalledBack, Origin::Polled]);
     }
@@ -646,7 +646,7 @@ mod tests {
             hear(&state, "a", seq, 1, duplicate);
         }
         let of = |source: &str, id: &str, lines_max| {
-            let lines = time_line(&state, source, id, lines_max).unwrap();
+            let lines = time_line(&state, source, id, (0, lines_max)).unwrap();
             lines.map(|lines| {
                 lines.iter().map(|line| (line.position, line.duplicate)).collect::<Vec<_>>()
             })

@@ -35,7 +35,7 @@ pub fn old_subjects(
         Table::Notification => {
             "NOT EXISTS (
                 SELECT 1 FROM expected_row AS e WHERE e.id = s.id AND e.source = s.source
-                AND (e.last_received_at >= ?3 OR e.last_key > ?2)
+                AND (e.last_received_at >= ?3 OR e.last_key > ?2 OR e.deadline >= ?3)
              )"
         }
     };

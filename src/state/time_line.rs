@@ -26,7 +26,8 @@ pub struct TimeLine {
     pub origin: Origin,
 }
 
-/// Up to `lines_max` callbacks about a notification, the first ones first; `None` if it is not known.
+/// Up to `lines_max` callbacks about a notification behind that position, the first ones first; `None` if
+/// it is not known.
 ///
 /// # Errors
 /// Of SQLite only.
@@ -34,7 +35,7 @@ pub fn time_line(
     connection: &Connection,
     source: &str,
     id: &str,
-    lines_max: usize,
+    (behind, lines_max): (usize, usize),
 ) -> rusqlite::Result<Option<Vec<TimeLine>>> {
     let subject: Option<i64> = connection
         .prepare_cached("SELECT key FROM notification_row WHERE id = ?1 AND source = ?2")?
@@ -45,13 +46,17 @@ pub fn time_line(
         .prepare_cached(
             "SELECT kind, status, completed_at, received_at, duplicate, fingerprint
              FROM history_row INDEXED BY history_by_subject WHERE subject = ?1
-             ORDER BY seq, event LIMIT ?2",
+             ORDER BY seq, event LIMIT ?2 OFFSET ?3",
         )?
-        .query_map([subject, i64::try_from(lines_max).unwrap_or(i64::MAX)], read_time_line)?
-        .zip(1..)
+        .query_map([subject, count(lines_max), count(behind)], read_time_line)?
+        .zip(behind + 1..)
         .map(|(line, position)| line.map(|line| TimeLine { position, ..line }))
         .collect::<rusqlite::Result<Vec<_>>>()
         .map(Some)
+}
+
+fn count(lines: usize) -> i64 {
+    i64::try_from(lines).unwrap_or(i64::MAX)
 }
 
 fn read_time_line(row: &Row<'_>) -> rusqlite::Result<TimeLine> {

@@ -140,6 +140,11 @@ fn what_was_told_of_a_notification_is_listed_with_its_repeats() {
     let numbers: Vec<&Value> =
         told["receipts"].as_array().unwrap().iter().map(|line| &line["position"]).collect();
     assert_eq!(numbers, [1, 2, 3, 4], "of its own, whatever else is received");
+    let behind = world.read(PASSPORT, &format!("{path}?after=2"));
+    assert_eq!(behind["receipts"].as_array().unwrap(), &told["receipts"].as_array().unwrap()[2..]);
+    let none = world.read(PASSPORT, &format!("{path}?after=9"));
+    assert_eq!(none, json!({"receipts": [], "has_more": false}));
+    assert_eq!(world.get(&format!("{path}?after=-1"), &PASSPORT.token()).status, 400);
     assert_eq!(world.get(&path, &VISA.token()).status, 404);
 }
 
