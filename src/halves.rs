@@ -29,6 +29,11 @@ use crate::telemetry::Metrics;
 /// What is under way to sinks when stopping begins has so long to be finished.
 const FORWARD_MAX: Duration = Duration::from_secs(2);
 
+/// Entries of the journal that are looked through at a start for when each source last called back, and
+/// what that may take: callers wait meanwhile.
+const RECALLED_ENTRIES_MAX: usize = 10_000;
+const RECALL_MS_MAX: Duration = Duration::from_millis(50);
+
 /// The name of the source that exists when nothing is configured.
 pub const DEFAULT_SOURCE: &str = "default";
 
@@ -97,6 +102,25 @@ impl Halves {
         let (settler, settled) =
             start_settling(settings, &files, opened, (&journal, owed_to), clock, (metrics, lock))?;
         Ok(Self { files, journal, settled, writer, settler, forwarder: None, checkpointers })
+    }
+
+    /// Tells the metrics when these sources last called back before this start.
+    pub fn recall(&self, sources: &[Source], metrics: &Metrics) {
+        let names: Vec<_> = sources.iter().map(|source| Arc::clone(&source.name)).collect();
+        let last = journal::reader::Reader::open(&self.files[0])
+            .map_err(StartError::from)
+            .and_then(|reader| {
+                Ok(reader.last_called_back(&names, RECALLED_ENTRIES_MAX, RECALL_MS_MAX)?)
+            });
+        match last {
+            Ok(last) => last.iter().for_each(|(name, at)| metrics.called_back_before(name, *at)),
+            // No reason not to receive.
+            Err(error) => tracing::warn!(
+                %error,
+                "when sources last called back could not be read; the metrics do not say it until \
+                 they call back again"
+            ),
+        }
     }
 
     /// What someone who shows `key` may ask for.

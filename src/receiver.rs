@@ -396,6 +396,7 @@ fn prepare_files(
 ) -> Result<Prepared, StartError> {
     let halves = Halves::start(settings, clock, metrics, &lock)?;
     let (sources, new_token) = prepare_sources(&settings.sources, &halves.journal, clock)?;
+    halves.recall(&sources, metrics);
     let control_file = ControlFile::write(&settings.store.path, admin)?;
     lock.describe(&format!("admin http://{admin}"))?;
     let keeper = Keeper::Journal {

@@ -101,6 +101,29 @@ fn times_and_sizes_are_plausible() {
     assert!((1.0..=8.0).contains(&value("settle_seconds_count")));
 }
 
+#[test]
+fn when_a_source_last_called_back_outlives_a_restart_and_is_not_said_of_one_that_never_did() {
+    let passport = source("passport", "gc-notify", &[("a", TOKEN)]);
+    let quiet = source("quiet", "ajo", &[("a", "the-token-of-quiet")]);
+    let setup = Setup::with_sources(&format!("{passport}{quiet}"));
+    let last = |page: &str, source: &str| {
+        metric(page, &format!("receiptd_last_callback_timestamp_seconds{{source=\"{source}\"}}"))
+    };
+    let server = setup.start();
+    assert_eq!(last(&server.metrics(), "passport"), None);
+    assert_eq!(server.post(receipt("a")), 204);
+    let before = last(&server.metrics(), "passport").unwrap();
+    server.stop();
+    let server = setup.start();
+    let page = server.metrics();
+    // The journal has when it arrived, and before the restart it was when it was answered.
+    let recalled = last(&page, "passport").unwrap();
+    assert!((before - 60.0..=before).contains(&recalled), "{recalled} {before}");
+    assert_eq!(last(&page, "quiet"), None, "{page}");
+    assert_eq!(server.post(receipt("b")), 204);
+    assert!(last(&server.metrics(), "passport").unwrap() > before);
+}
+
 /// A line that is no comment: name, labels, value.
 fn series(line: &str) -> (&str, Option<&str>, f64) {
     let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));

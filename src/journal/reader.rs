@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::callback::{Callback, Origin};
+use crate::clock::Timestamp;
 use crate::provider::Dialect;
 use crate::sqlite::{self, Access, OpenError};
 
@@ -84,6 +86,31 @@ impl Reader {
         statement.query_row([seq], |row| read_row(row, &mut self.names)).optional()
     }
 
+    /// When each of these sources last called back, as far as the newest `entries_max` entries tell, and of
+    /// those what can be read within `took_max`. Of a source that is not among them nothing is said.
+    /// The journal must be one that a writer of this version has opened.
+    pub fn last_called_back(
+        &self,
+        sources: &[Arc<str>],
+        entries_max: usize,
+        took_max: Duration,
+    ) -> rusqlite::Result<HashMap<Arc<str>, Timestamp>> {
+        let until = Instant::now() + took_max;
+        let newest = "SELECT source, received_at, origin FROM callback ORDER BY seq DESC LIMIT ?1";
+        let mut statement = self.connection.prepare_cached(newest)?;
+        let mut rows = statement.query([i64::try_from(entries_max).unwrap_or(i64::MAX)])?;
+        let mut last = HashMap::new();
+        while last.len() < sources.len() && Instant::now() < until {
+            let Some(row) = rows.next()? else { break };
+            let name = row.get_ref(0)?.as_str()?;
+            let Some(source) = sources.iter().find(|source| ***source == *name) else { continue };
+            if row.get::<_, i64>(2)? == Origin::CalledBack.number() && !last.contains_key(source) {
+                last.insert(Arc::clone(source), received_at(row, 1)?);
+            }
+        }
+        Ok(last)
+    }
+
     /// How each source's callbacks are read.
     pub fn dialects(&self) -> rusqlite::Result<HashMap<Arc<str>, Dialect>> {
         let rows = SourceRow::all(&self.connection)?;
@@ -130,11 +157,17 @@ fn read_row(row: &Row<'_>, names: &mut HashMap<String, Arc<str>>) -> rusqlite::R
             new
         }
     };
-    let received_at = row.get_ref(2)?.as_str()?.parse().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error))
-    })?;
+    let received_at = received_at(row, 2)?;
     let origin = Origin::from_number(row.get(4)?);
     Ok(Callback { seq: row.get(0)?, source, received_at, body: row.get(3)?, origin })
+}
+
+fn received_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    let text = rusqlite::types::Type::Text;
+    row.get_ref(column)?
+        .as_str()?
+        .parse()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, text, Box::new(error)))
 }
 
 #[cfg(test)]
@@ -164,5 +197,31 @@ mod tests {
         assert_eq!(origins, [Origin::CalledBack, Origin::Polled]);
         let at = Reader::open(&path).unwrap().at(2).unwrap().unwrap();
         assert_eq!(at.origin, Origin::Polled);
+    }
+    #[test]
+    fn who_last_called_back_when_is_told_of_callbacks_alone_and_within_bounds() {
+        let write = sqlite::open_in_memory(&SCHEMA).unwrap();
+        let at = |second: i64| NOW.parse::<Timestamp>().unwrap().plus_seconds(second);
+        for (seq, source, origin) in [
+            (1, "rare", Origin::CalledBack),
+            (2, "gc", Origin::CalledBack),
+            (3, "gc", Origin::CalledBack),
+            (4, "gc", Origin::Polled),
+            (5, "said", Origin::Expected),
+            (6, "gone", Origin::CalledBack),
+        ] {
+            let row = (seq, source, at(seq).to_string(), &b"{}"[..], origin.number());
+            write.execute("INSERT INTO callback VALUES (?1, ?2, ?3, ?4, ?5)", row).unwrap();
+        }
+        let reader = Reader::over(write);
+        let sources = ["rare", "gc", "said"].map(Arc::from);
+        let long = Duration::from_secs(60);
+        let told = |entries_max, took_max| {
+            let last = reader.last_called_back(&sources, entries_max, took_max).unwrap();
+            ["rare", "gc", "said", "gone"].map(|source| last.get(source).copied())
+        };
+        assert_eq!(told(6, long), [Some(at(1)), Some(at(3)), None, None]);
+        assert_eq!(told(5, long), [None, Some(at(3)), None, None]);
+        assert_eq!(told(6, Duration::ZERO), [None; 4]);
     }
 }

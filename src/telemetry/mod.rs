@@ -4,8 +4,8 @@
 //! answer codes) and never hold anything a caller sent. The handles used for every callback are resolved
 //! once per source; everything that can be asked for at scrape time is not counted at all.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -305,7 +305,7 @@ impl Metrics {
     /// The handles of one source.
     pub fn source(self: &Arc<Self>, name: &str) -> SourceMetrics {
         let by = BySource { source: name.to_owned() };
-        // Every series of a source is there from the start, so that a rate over it is never wrong.
+        // Every count of a source is there from the start, so that a rate over it is never wrong.
         for family in [&self.duplicates, &self.unrecognised, &self.unknown_statuses] {
             drop(family.get_or_create(&by));
         }
@@ -317,7 +317,7 @@ impl Metrics {
             kept: self
                 .answers
                 .get_or_create_owned(&ByAnswer { source: name.to_owned(), code: 204 }),
-            last_callback: self.last_callback.get_or_create_owned(&by),
+            last_callback: OnceLock::new(),
             unwell: self.expectation.recent(name),
             name: name.to_owned(),
             all: Arc::clone(self),
@@ -354,7 +354,7 @@ impl Metrics {
         self.expectation.clear();
     }
 
-    /// When that source last called back to this process; `None` if it has not.
+    /// When that source last called back, also before this start; `None` if that is not known.
     pub fn last_callback(&self, source: &str) -> Option<Timestamp> {
         let last = self.last_callback.get(&BySource { source: source.to_owned() })?.get();
         #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 fit")]

@@ -1,11 +1,11 @@
 //! What the front door counts of one source.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::metrics::counter::Counter;
 
 use super::recent::Recent;
-use super::{ByAnswer, ByReason, ByToken, Metrics, Seconds, seconds};
+use super::{ByAnswer, ByReason, BySource, ByToken, Metrics, Seconds, seconds};
 use crate::clock::Timestamp;
 
 /// The handles of one source, resolved once.
@@ -13,16 +13,28 @@ use crate::clock::Timestamp;
 pub struct SourceMetrics {
     pub(super) name: String,
     pub(super) kept: Counter,
-    pub(super) last_callback: Seconds,
+    /// Not on the page before there is one: 0 would say that there has been none for decades.
+    pub(super) last_callback: OnceLock<Seconds>,
     pub(super) unwell: Arc<Recent>,
     pub(super) all: Arc<Metrics>,
+}
+
+impl Metrics {
+    /// That source last called back then, before this start.
+    pub fn called_back_before(&self, source: &str, at: Timestamp) {
+        self.last_callback_of(source).set(seconds(at));
+    }
+
+    fn last_callback_of(&self, source: &str) -> Seconds {
+        self.last_callback.get_or_create_owned(&BySource { source: source.to_owned() })
+    }
 }
 
 impl SourceMetrics {
     /// A callback was kept, or a probe answered.
     pub fn kept(&self, at: Timestamp) {
         self.kept.inc();
-        self.last_callback.set(seconds(at));
+        self.last_callback.get_or_init(|| self.all.last_callback_of(&self.name)).set(seconds(at));
     }
 
     /// A request was answered otherwise.
