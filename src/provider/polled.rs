@@ -76,12 +76,22 @@ pub struct Broken {
     pub place: usize,
     /// Its id, if that is a UUID.
     pub id: Option<String>,
-    /// When it was created, or what stands behind it was; `None` if neither is known.
+    /// When it was created, if it says so itself.
     pub created_at: Option<Timestamp>,
+    /// When what stands behind it was.
+    pub behind: Option<Timestamp>,
     /// One of [`FLAWS`].
     pub flaw: &'static str,
     /// The same as a fragment for people.
     pub why: Reason,
+}
+
+impl Broken {
+    /// Where it stands in the order of the pages: when it was created, or what stands behind it was; `None`
+    /// if neither is known.
+    pub fn stands_at(&self) -> Option<Timestamp> {
+        self.created_at.or(self.behind)
+    }
 }
 
 /// What can be wrong with an element, in the words of the metrics: its shape, that nothing says what kind
@@ -184,9 +194,8 @@ fn page(bytes: &[u8], list: &'static str) -> Result<Page, Reason> {
             Ok(said) => page.said.push(said),
             Err(flaw) => {
                 let id = object.ok().and_then(|object| object.text("id")).filter(|id| is_uuid(id));
-                let (place, created_at) = (place + 1, created_at.or(behind));
-                let (flaw, why) = (flaw.word(), flaw.into());
-                page.broken.push(Broken { place, id, created_at, flaw, why });
+                let (place, flaw, why) = (place + 1, flaw.word(), flaw.into());
+                page.broken.push(Broken { place, id, created_at, behind, flaw, why });
             }
         }
         behind = created_at.or(behind);
@@ -419,23 +428,20 @@ mod tests {
             let dated = dated.replace(", }", "}");
             let after = format!(r#"{{"id": "n", "status": "sent", "created_at": "{behind}"}}"#);
             for (list, created_at) in [
-                (format!("[{US}, {dated}, {after}]"), if json == "7" { behind } else { own }),
-                (format!("[{US}, {json}, {after}]"), behind),
+                (format!("[{US}, {dated}, {after}]"), (json != "7").then(|| at(own))),
+                (format!("[{US}, {json}, {after}]"), None),
             ] {
                 let page = notifications(format!(r#"{{"notifications": {list}}}"#).as_bytes());
                 let page = page.unwrap();
                 assert_eq!(page.said.len(), 2, "{list}");
                 let [broken] = &page.broken[..] else { panic!("{page:?}") };
                 assert_eq!((broken.place, broken.id.as_deref()), (2, id), "{list}");
-                assert_eq!(
-                    (broken.flaw, broken.created_at),
-                    (flaw, Some(at(created_at))),
-                    "{list}"
-                );
+                assert_eq!((broken.flaw, broken.created_at), (flaw, created_at), "{list}");
+                assert_eq!(broken.stands_at(), created_at.or(Some(at(behind))), "{list}");
                 assert!(FLAWS.contains(&flaw) && !format!("{broken:?}").contains("canary"));
             }
             let last = format!(r#"{{"notifications": [{US}, {json}]}}"#);
-            assert_eq!(notifications(last.as_bytes()).unwrap().broken[0].created_at, None);
+            assert_eq!(notifications(last.as_bytes()).unwrap().broken[0].stands_at(), None);
         }
     }
 

@@ -178,7 +178,7 @@ impl<K: Keep + Send> Round<'_, K> {
             }
             Err(Fault::Wrong { why }) if ids.wrong_in_a_row < FAILURES_MAX => {
                 ids.wrong_in_a_row += 1;
-                self.count_unreadable(format!("{id}: {why}"), "answer");
+                self.count_unreadable(format!("{id}: {why}"), None, "answer");
                 Ok(())
             }
             Err(fault) => Err(Ended::Upstream(fault)),

@@ -84,19 +84,22 @@ impl<K: Keep + Send> Round<'_, K> {
     /// It is told of, once a round, and the point does not move past it.
     fn count_broken(&mut self, list: List, broken: &Broken, order: Order) {
         // It stands on a page with what was asked for.
-        if broken.created_at.is_some_and(|at| at < order.floor.min(order.down_to(list))) {
+        let stands_at = broken.stands_at();
+        if stands_at.is_some_and(|at| at < order.floor.min(order.down_to(list))) {
             return;
         }
-        let since = broken.created_at.unwrap_or(order.lists[list as usize].point);
+        let since = stands_at.unwrap_or(order.lists[list as usize].point);
         self.report.unreadable.must_go_back_to(list, since);
-        let Broken { place, why, .. } = broken;
+        let Broken { place, why, flaw, .. } = broken;
         let which = match (&broken.id, list) {
             (Some(id), _) => id.clone(),
             (None, List::Notifications) => format!("element {place} of a page of notifications"),
             (None, List::Messages) => format!("element {place} of a page of received texts"),
         };
         let when = broken.created_at.map(|at| format!(", created {at}")).unwrap_or_default();
-        self.count_unreadable(format!("{which}{when}: {why}"), broken.flaw);
+        // Two without an id are told apart by where they stand too, if they say nothing of themselves.
+        let stands_at = stands_at.filter(|_| broken.id.is_none());
+        self.count_unreadable(format!("{which}{when}: {why}"), stands_at, flaw);
     }
 
     fn break_off(&mut self, list: List, scan: Scan, order: Order) {
@@ -118,9 +121,10 @@ fn shown(page: &Page) -> Vec<Shown> {
         |said: &Said| Some(Shown { id: said.event.id().to_owned(), created_at: said.created_at });
     let mut shown: Vec<Option<Shown>> = page.said.iter().map(understood).collect();
     // Their places are counted from 1, and rise.
-    for Broken { place, id, created_at, .. } in &page.broken {
-        let place = place.saturating_sub(1).min(shown.len());
-        shown.insert(place, id.clone().map(|id| Shown { id, created_at: *created_at }));
+    for broken in &page.broken {
+        let (place, created_at) = (broken.place.saturating_sub(1), broken.stands_at());
+        let shown_as = broken.id.clone().map(|id| Shown { id, created_at });
+        shown.insert(place.min(shown.len()), shown_as);
     }
     shown.into_iter().flatten().collect()
 }

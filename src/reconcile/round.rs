@@ -297,9 +297,15 @@ impl<K: Keep + Send> Round<'_, K> {
         self.memory.gone.extend(keys);
     }
 
-    /// Pages overlap: what is shown twice counts once.
-    pub(super) fn count_unreadable(&mut self, named: String, flaw: &str) {
-        if !self.seen.unreadable.insert(Fingerprint::of(named.as_bytes())) {
+    /// Pages overlap: what is shown twice counts once. What has one name and stands elsewhere is another.
+    pub(super) fn count_unreadable(
+        &mut self,
+        named: String,
+        stands_at: Option<Timestamp>,
+        flaw: &str,
+    ) {
+        let key = format!("{named} {stands_at:?}");
+        if !self.seen.unreadable.insert(Fingerprint::of(key.as_bytes())) {
             return;
         }
         let unreadable = &mut self.report.unreadable;

@@ -111,7 +111,8 @@ fn a_round_by_hand_that_could_not_understand_all_names_what_and_does_not_exit_we
     {
         assert!(of(number).is_some_and(|line| line.contains(why)), "{}", ended.stdout);
     }
-    let place = "element 3 of a page of notifications, created ";
+    // It has no time of its own, and gets none from its neighbour.
+    let place = "element 3 of a page of notifications: the keys";
     assert!(ended.stdout.contains(place), "{}", ended.stdout);
     let said = "4 could not be understood and are asked for again:\n";
     assert!(ended.stdout.contains(said), "{}", ended.stdout);
@@ -136,6 +137,20 @@ fn one_without_a_date_leaves_the_point_where_it_is() {
     eventually("several rounds", || platform.asked("/v2/received") >= 5);
     assert!(behind(&server) < 300.0, "{}", behind(&server));
     assert_eq!((statuses(&setup).len(), last_success(&server)), (4, 0.0));
+}
+
+#[test]
+fn two_at_one_place_of_two_pages_count_as_two_though_neither_says_which_it_is() {
+    let platform = platform(Kind::Govuk);
+    // Each is the third of its page; pages overlap by one.
+    for number in [2, 6] {
+        spoil(&platform, number, json!({}));
+    }
+    let setup = Setup::with_sources(&source(SOURCE, "govuk-notify", &[("live", TOKEN)]));
+    let section = upstream(&setup, &platform, "every = \"1h\"");
+    let ended = setup.command(&section, &["reconcile"]);
+    let said = "2 could not be understood and are asked for again:\n";
+    assert!(ended.stdout.contains(said), "{}", ended.stdout);
 }
 
 #[test]
