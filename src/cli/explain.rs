@@ -13,6 +13,7 @@ use super::verdict::{Line, Told, Verdict, judge};
 use crate::callback::{Callback, News, Origin, Report};
 use crate::clock::Clock;
 use crate::journal;
+use crate::provider::polled::is_uuid;
 use crate::provider::{self, Dialect};
 use crate::state::read::{HistoryLine, NotificationRow, Reader};
 
@@ -62,10 +63,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         let unheard = unheard(&state, source.as_deref(), id, now).map_err(unreadable)?;
         if !unheard.is_empty() {
             let sentences: Vec<String> = unheard.iter().map(Unheard::sentence).collect();
-            return Err(Failure::new(Failure::NO, sentences.join("; ")).hint(
-                "there is no status to explain; `receiptd reconcile` asks the platform for it, \
-                 where the source has an upstream",
-            ));
+            return Err(Failure::new(Failure::NO, sentences.join("; ")).hint(hint_unheard(id)));
         }
         return Err(not_found(id, source.as_deref()));
     }
@@ -82,6 +80,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         }
     }
     output::done(out.flush())
+}
+
+fn hint_unheard(id: &str) -> &'static str {
+    if is_uuid(id) {
+        "there is no status to explain; `receiptd reconcile` asks the platform for it, where the source \
+         has an upstream"
+    } else {
+        "there is no status to explain, and its id is no UUID: the platform cannot be asked for it"
+    }
 }
 
 fn explain(

@@ -185,8 +185,22 @@ fn explain_says_that_nothing_was_heard_of_what_was_only_said() {
             for words in [&*told, &*format!("(reference mine-{number})"), due] {
                 assert!(ended.stderr.contains(words), "{ended:?}");
             }
+            assert!(ended.stderr.contains("`receiptd reconcile` asks"), "{ended:?}");
         }
     }
+}
+
+#[test]
+fn explain_does_not_say_that_the_platform_is_asked_for_an_id_that_is_no_uuid() {
+    let setup = Setup::new();
+    setup.start().stop();
+    say(&setup, ago(90), r#"{"id": "no-uuid"}"#);
+    setup.start().settled();
+    let config = setup.write();
+    let explain = ["explain", "no-uuid", "--config", config.to_str().unwrap()];
+    let ended = run(&mut receiptd(setup.folder.path(), &explain));
+    assert!(ended.stderr.contains("its id is no UUID"), "{ended:?}");
+    assert!(!ended.stderr.contains("receiptd reconcile"), "{ended:?}");
 }
 
 #[test]
