@@ -190,8 +190,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
 pub(super) fn not_found(id: &str, source: Option<&str>) -> Failure {
     let of = source.map(|source| format!(" of source {}", plain(source))).unwrap_or_default();
     Failure::new(Failure::NO, format!("nothing is known of {}{of}", plain(id))).hint(
-        "no callback about it was settled in this database; `receiptd list` shows those there are, \
-         `receiptd list --reference TEXT` finds one by your app's reference",
+        "no callback about it was settled in this database, or it was pruned; `receiptd list` shows \
+         those there are, `receiptd list --reference TEXT` finds one by your app's reference",
     )
 }
 
