@@ -467,7 +467,8 @@ fn pruning_forgets_only_what_nothing_has_been_heard_of_since() {
                  WHERE h.source = v.source AND h.id = v.id AND h.received_at >= '{before}'
                  AND (h.kind = 'received-message') = ('{view}' = 'received_message'))
                  OR '{view}' = 'notification' AND EXISTS (SELECT 1 FROM expected_row AS e
-                 WHERE e.source = v.source AND e.id = v.id AND e.last_received_at >= '{before}')
+                 WHERE e.source = v.source AND e.id = v.id
+                    AND (e.last_received_at >= '{before}' OR e.deadline >= '{before}'))
                  ORDER BY source, id"
             );
             rows(&open(&files.state), &heard_of)
