@@ -58,6 +58,7 @@
 //! | [`receiver`] | starts, stops and wires all of it; the one place that knows every room | |
 //! | [`embedded`] | what an app's integration test needs beside that: start in a folder, post, read | |
 //! | [`client`] | the HTTP client of `replay --to`, `prune`, `healthcheck` and tests; never used while serving | the database |
+//! | [`admission`] | how one who comes when all places are taken waits for one | who makes room |
 //! | [`lock`] | one process for each database, and only where locks hold | |
 //! | [`background`] | how a thread steps back for receiving | |
 //! | [`shutdown`] | signals as futures | |
@@ -267,6 +268,8 @@ pub mod receiver;
 pub mod halves;
 
 pub mod embedded;
+
+pub mod admission;
 
 pub mod client;
 

@@ -210,6 +210,7 @@ fn the_reader_of_paths_sees_every_form() {
 #[test]
 fn receive_knows_no_providers_words() {
     let allowed = [
+        "admission",
         "clock",
         "config",
         "journal",

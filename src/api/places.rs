@@ -7,18 +7,12 @@
 //! that can make room: an operator is let in whatever they hold.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::admission::{GRACE, admit};
 use crate::ask::Held;
-
-/// How long a connection may be new, or its answer out, before it can be asked to make room: its next
-/// request may be on its way.
-const GRACE: Duration = Duration::from_millis(250);
-
-/// How often somebody who comes looks whether one has waited for so long.
-const LOOK: Duration = Duration::from_millis(25);
 
 /// What a connection is doing.
 #[derive(Debug)]
@@ -124,16 +118,7 @@ impl Places {
 
     /// A place for a connection that is there. If all are taken, asks one to make room, and waits for it.
     pub(super) async fn admit(self: &Arc<Self>) -> Place {
-        loop {
-            let left = self.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            if let Some(place) = self.try_admit() {
-                return place;
-            }
-            // Elapsed: by now one may have waited for long enough.
-            let _ = tokio::time::timeout(LOOK, left).await;
-        }
+        admit(&self.left, || self.try_admit()).await
     }
 
     fn try_admit(self: &Arc<Self>) -> Option<Place> {
@@ -158,6 +143,8 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use crate::admission::LOOK;
+
     use super::*;
 
     /// The connection of that place, which ends when it has to make room.

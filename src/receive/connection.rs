@@ -8,7 +8,7 @@
 //! When every place is taken and somebody waits for one, the longest silent callers make room:
 //! first those that never authenticated, several at once because in a flood of them the next is
 //! near, then senders between two callbacks, one at a time. Never one that is
-//! being served, and nobody within `GRACE`: a sender whose request is still on its way must not
+//! being served, and nobody within [`GRACE`]: a sender whose request is still on its way must not
 //! be taken for a silent stranger. Whoever has to leave is never answered 4xx, because that would
 //! make a sender drop its callback for good.
 
@@ -23,17 +23,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
+use crate::admission::{GRACE, admit};
 use crate::config::settings::Limits;
-
-/// How long a connection may be silent before it can be asked to make room: two round trips of a
-/// TLS handshake across a continent.
-const GRACE: Duration = Duration::from_millis(250);
 
 /// One stranger of so many leaves at once when room is made.
 const STRANGERS_SHARE: usize = 32;
-
-/// How often somebody who waits for a place looks whether a caller has been silent for too long.
-const LOOK: Duration = Duration::from_millis(25);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +59,8 @@ impl Phase {
 pub struct Watch {
     epoch: Instant,
     phase: AtomicU8,
-    since_ms: AtomicU64,
+    /// Since the epoch, in nanoseconds: fine enough to tell who became silent first.
+    since_ns: AtomicU64,
     is_known: AtomicBool,
     is_evicted: AtomicBool,
     overdue: Notify,
@@ -76,7 +71,7 @@ impl Watch {
         let watch = Self {
             epoch,
             phase: AtomicU8::new(0),
-            since_ms: AtomicU64::new(0),
+            since_ns: AtomicU64::new(0),
             is_known: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
             overdue: Notify::new(),
@@ -87,7 +82,7 @@ impl Watch {
 
     /// It does something else from now on.
     pub fn enter(&self, phase: Phase) {
-        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.since_ns.store(self.now_ns(), Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -136,17 +131,17 @@ impl Watch {
         }
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn silent_for(&self, now_ms: u64) -> Duration {
-        Duration::from_millis(now_ms.saturating_sub(self.since_ms.load(Ordering::Relaxed)))
+    fn silent_for(&self, now_ns: u64) -> Duration {
+        Duration::from_nanos(now_ns.saturating_sub(self.since_ns.load(Ordering::Relaxed)))
     }
 
     /// Whether its time is still up: a request may have begun since the sweep looked.
     pub fn is_overdue(&self, limits: &Limits) -> bool {
-        self.silent_for(self.now_ms()) > self.time_allowed(limits)
+        self.silent_for(self.now_ns()) > self.time_allowed(limits)
     }
 
     fn time_allowed(&self, limits: &Limits) -> Duration {
@@ -180,14 +175,14 @@ impl Open {
     /// strangers `strangers_max`. In a flood of them the next will need a place at once, and
     /// looking for one takes as long as looking for many.
     fn make_room(&self, strangers_max: usize) {
-        let Some(now_ms) = self.watches.values().next().map(|watch| watch.now_ms()) else { return };
+        let Some(now_ns) = self.watches.values().next().map(|watch| watch.now_ns()) else { return };
         if self.watches.values().any(|watch| watch.is_evicted()) {
             return;
         }
-        let silent = self.watches.values().filter(|watch| watch.silent_for(now_ms) >= GRACE);
+        let silent = self.watches.values().filter(|watch| watch.silent_for(now_ns) >= GRACE);
         let mut leaving: Vec<_> = silent
             .filter_map(|watch| {
-                Some(((watch.dispensable()?, watch.since_ms.load(Ordering::Relaxed)), watch))
+                Some(((watch.dispensable()?, watch.since_ns.load(Ordering::Relaxed)), watch))
             })
             .collect();
         leaving.sort_unstable_by_key(|(order, _)| *order);
@@ -229,16 +224,7 @@ impl Connections {
     /// A place for a connection that is already there. If all are taken, asks somebody to leave,
     /// and waits until somebody has.
     pub async fn admit(self: &Arc<Self>) -> Place {
-        loop {
-            let left = self.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            if let Some(place) = self.try_admit() {
-                return place;
-            }
-            // Elapsed: by now somebody may have been silent for too long.
-            let _ = tokio::time::timeout(LOOK, left).await;
-        }
+        admit(&self.left, || self.try_admit()).await
     }
 
     fn try_admit(self: &Arc<Self>) -> Option<Place> {
@@ -257,9 +243,9 @@ impl Connections {
     /// Ends what is overdue; to be called a few times a second.
     pub fn sweep(&self) {
         let open = self.lock();
-        let Some(now_ms) = open.watches.values().next().map(|watch| watch.now_ms()) else { return };
+        let Some(now_ns) = open.watches.values().next().map(|watch| watch.now_ns()) else { return };
         for watch in open.watches.values() {
-            if watch.silent_for(now_ms) > watch.time_allowed(&self.limits) {
+            if watch.silent_for(now_ns) > watch.time_allowed(&self.limits) {
                 watch.overdue.notify_one();
             }
         }
@@ -343,5 +329,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_senders_that_fell_silent_in_the_same_moment_the_first_makes_room() {
+        let epoch = Instant::now();
+        let watches: Vec<_> = (0..8).map(|_| Arc::new(Watch::new(epoch))).collect();
+        for watch in &watches {
+            watch.authenticated();
+            watch.enter(Phase::Idle);
+        }
+        let watches_by_number = (0..8).zip(watches.iter().cloned()).collect();
+        let open = Open { next: 8, watches: watches_by_number };
+        std::thread::sleep(GRACE);
+        open.make_room(1);
+        let leaving: Vec<_> = watches.iter().map(|watch| watch.is_evicted()).collect();
+        assert_eq!(leaving, [true, false, false, false, false, false, false, false]);
     }
 }
