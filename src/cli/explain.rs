@@ -8,7 +8,7 @@ use super::Failure;
 use super::db::{self, unreadable};
 use super::flags::ConfigFlags;
 use super::output::{self, moment, plain};
-use super::show::{Format, Unheard, not_found, unheard};
+use super::show::{Expectation, Format, not_found, unheard};
 use super::verdict::{Line, Told, Verdict, judge};
 use crate::callback::{Callback, News, Origin, Report};
 use crate::clock::Clock;
@@ -62,7 +62,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         let now = Clock::system().now();
         let unheard = unheard(&state, source.as_deref(), id, now).map_err(unreadable)?;
         if !unheard.is_empty() {
-            let sentences: Vec<String> = unheard.iter().map(Unheard::sentence).collect();
+            let sentences: Vec<String> = unheard.iter().map(Expectation::sentence).collect();
             return Err(Failure::new(Failure::NO, sentences.join("; ")).hint(hint_unheard(id)));
         }
         return Err(not_found(id, source.as_deref()));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::flags::ConfigFlags;
+use super::output::plain;
 use super::pages::Moment;
 use super::reconcile_asked::Receiver;
 use super::setup::kept;
@@ -20,6 +21,7 @@ use crate::journal::{AskedThrough, Outcome, PerList};
 use crate::lock::{Lock, LockError, check_file_system};
 use crate::provider::ends;
 use crate::reconcile::budget::Budget;
+use crate::reconcile::fault::Fault;
 use crate::reconcile::keep::{InJournal, Keep, Nothing};
 use crate::reconcile::known::{Heals, Known};
 use crate::reconcile::order::{asked_through, before};
@@ -151,6 +153,8 @@ async fn ask_all<K: Keep + Clone + Send>(
 
 /// What asking one platform came to.
 struct Asked {
+    /// Which it is.
+    base: String,
     report: Report,
     ended: Result<(), Ended>,
     /// What was created before this was pruned, and so not asked for.
@@ -201,7 +205,7 @@ async fn ask<K: Keep + Clone + Send>(
     let rests_until = budget.rests_until(now, Instant::now());
     let outcome = Outcome { through, succeeded_at, rests_until, is_by_hand: true };
     let ended = ended.and(keep.note(&source.name, outcome).await);
-    Ok(Asked { report, ended, cut })
+    Ok(Asked { base: platform.base().to_owned(), report, ended, cut })
 }
 
 /// What to ask for, and what was created before which time was pruned, if that cuts it.
@@ -223,11 +227,12 @@ fn order(
 }
 
 fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::io::Result<()> {
-    let Asked { report, ended, cut } = asked;
+    let Asked { base, report, ended, cut } = asked;
     let Report { requests, seen, not_found, cut_instants, .. } = report;
+    let base = plain(&base);
     let times = counted(requests, "time", "times");
     let told = counted(seen, "notification or message", "notifications and messages");
-    writeln!(out, "{source}: asked {times}, told of {told}")?;
+    writeln!(out, "{source} ({base}): asked {times}, told of {told}")?;
     let healed: Vec<String> =
         report.healed().filter(|(_, count)| *count > 0).map(in_words).collect();
     let would = if is_dry { "would heal" } else { "healed" };
@@ -243,7 +248,8 @@ fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::i
     }
     if not_found > 0 {
         let open = counted(not_found, "that has not", "that have not");
-        writeln!(out, "  the platform does not know {open} come to an end")?;
+        writeln!(out, "  the platform does not know {open} come to an end:")?;
+        name(&report.not_found_named, not_found, out)?;
     }
     tell_of_unreadable(&report, out)?;
     if cut_instants > 0 {
@@ -252,7 +258,12 @@ fn tell(source: &str, asked: Asked, is_dry: bool, out: &mut dyn Write) -> std::i
     }
     match ended {
         Ok(()) | Err(Ended::Partial(_)) => {}
-        Err(ended) => writeln!(out, "  not everything was asked for: {ended}")?,
+        Err(ended) => {
+            writeln!(out, "  not everything was asked for: {ended}")?;
+            if let Ended::Upstream(Fault::Denied { .. }) = ended {
+                writeln!(out, "  the key is that of its api_key_file: `receiptd config show`")?;
+            }
+        }
     }
     out.flush()
 }
@@ -264,6 +275,11 @@ fn tell_of_unreadable(report: &Report, out: &mut dyn Write) -> std::io::Result<(
     }
     let is = if *count == 1 { "is" } else { "are" };
     writeln!(out, "  {count} could not be understood and {is} asked for again:")?;
+    name(named, *count, out)
+}
+
+/// Those that are named, a line each, and how many more there are.
+fn name(named: &[String], count: u64, out: &mut dyn Write) -> std::io::Result<()> {
     named.iter().try_for_each(|named| writeln!(out, "    {named}"))?;
     match count.saturating_sub(named.len() as u64) {
         0 => Ok(()),
@@ -292,7 +308,13 @@ mod tests {
 
     fn told(report: Report, ended: Result<(), Ended>) -> String {
         let mut out = Vec::new();
-        tell("passport", Asked { report, ended, cut: None }, false, &mut out).unwrap();
+        tell(
+            "passport",
+            Asked { base: "https://api".into(), report, ended, cut: None },
+            false,
+            &mut out,
+        )
+        .unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -302,23 +324,30 @@ mod tests {
             requests: count,
             seen: count,
             not_found: count,
+            not_found_named: vec!["an id".into()],
             cut_instants: usize::try_from(count).unwrap(),
             healed: [count; Heals::ALL.len()],
             unreadable: Unreadable { count, named: vec!["it: why".into()], since: [None; 2] },
             ..Report::default()
         };
-        let one = "passport: asked 1 time, told of 1 notification or message\n  healed 1 status, \
+        let one = "passport (https://api): asked 1 time, told of 1 notification or message\n  healed 1 status, \
                    1 notification never heard of, 1 received text, 1 later version of a status\n  \
-                   the platform does not know 1 that has not come to an end\n  1 could not be \
+                   the platform does not know 1 that has not come to an end:\n    an id\n  1 could not be \
                    understood and is asked for again:\n    it: why\n  1 instant fills a page: some \
                    created then may not have been seen\n";
         assert_eq!(told(report(1), Err(Ended::Partial(1))), one);
-        let two = "passport: asked 2 times, told of 2 notifications and messages\n  healed 2 \
+        let two = "passport (https://api): asked 2 times, told of 2 notifications and messages\n  healed 2 \
                    statuses, 2 notifications never heard of, 2 received texts, 2 later versions of \
-                   a status\n  the platform does not know 2 that have not come to an end\n  2 could \
+                   a status\n  the platform does not know 2 that have not come to an end:\n    an id\n    and 1 more\n  2 could \
                    not be understood and are asked for again:\n    it: why\n    and 1 more\n  2 \
                    instants fill a page: some created then may not have been seen\n";
         assert_eq!(told(report(2), Err(Ended::Partial(2))), two);
+    }
+
+    #[test]
+    fn a_key_that_is_not_accepted_can_be_found() {
+        let denied = told(Report::default(), Err(Ended::Upstream(Fault::Denied { code: 403 })));
+        assert!(denied.contains("https://api") && denied.contains("api_key_file"), "{denied}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::db::{self, unreadable};
 use super::flags::ConfigFlags;
 use super::output::{self, Column, Screen, moment, plain, text};
 use crate::clock::{Clock, Timestamp};
-use crate::lookout::STUCK_S;
+use crate::lookout::{STUCK_S, ends_by};
 use crate::state::read::{ExpectationRow, HistoryLine, MessageRow, NotificationRow, Reader};
 
 /// Show the state of one message and every callback about it
@@ -18,9 +18,8 @@ use crate::state::read::{ExpectationRow, HistoryLine, MessageRow, NotificationRo
 /// ID is the notification's id, which the platform gave when your app sent it, or that of a
 /// received text message. Where several sources know the id, each is shown. The time line has the
 /// callbacks in the order in which they were kept, which need not be the order of what they tell:
-/// `receiptd explain ID` says why one of them won. Of a message that your app said it sent, and that
-/// nothing was heard of, it shows what your app said and whether it is overdue. Exits with 1 if
-/// nothing has that id.
+/// `receiptd explain ID` says why one of them won. Of a message that your app said it sent, it shows
+/// when its end is due and whether it is overdue. Exits with 1 if nothing has that id.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -59,35 +58,37 @@ pub enum Format {
 enum Subject {
     Notification {
         notification: Box<NotificationRow>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expected: Option<Expectation>,
         history: Vec<HistoryLine>,
     },
     Message {
         received_message: MessageRow,
         history: Vec<HistoryLine>,
     },
-    /// With the history that every subject has.
-    Expected {
-        expected: Unheard,
+    /// Nothing was heard of it; with the history that every subject has.
+    Unheard {
+        expected: Expectation,
         history: [HistoryLine; 0],
     },
 }
 
-/// What an app said it sent, and nothing was heard of.
+/// What an app said it sent.
 #[derive(Serialize)]
-pub(super) struct Unheard {
+pub(super) struct Expectation {
     #[serde(flatten)]
     said: ExpectationRow,
     /// Whether its end should have come by now.
     overdue: bool,
 }
 
-impl Unheard {
-    fn new(said: ExpectationRow, now: Timestamp) -> Self {
-        let overdue = due(&said) < now;
+impl Expectation {
+    fn new(said: ExpectationRow, has_ended: bool, now: Timestamp) -> Self {
+        let overdue = !has_ended && due(&said) < now;
         Self { said, overdue }
     }
 
-    /// In a sentence.
+    /// In a sentence, where nothing was heard of it.
     pub(super) fn sentence(&self) -> String {
         let Self { said, overdue } = self;
         let reference = said.reference.as_ref();
@@ -141,14 +142,21 @@ const MESSAGE: [Column<MessageRow>; 7] = [
     Column { title: "first heard of", rank: 0, text: |row| utc(Some(row.received_at)) },
 ];
 
-const EXPECTED: [Column<Unheard>; 7] = [
+/// Beside the state.
+const DUE: [Column<Expectation>; 3] = [
+    Column { title: "app told us", rank: 0, text: told_us },
+    Column { title: "due", rank: 0, text: due_at },
+    Column { title: "overdue", rank: 0, text: is_overdue },
+];
+
+const UNHEARD: [Column<Expectation>; 7] = [
     Column { title: "notification", rank: 0, text: |row| row.said.id.clone() },
     Column { title: "source", rank: 0, text: |row| row.said.source.clone() },
     Column { title: "status", rank: 0, text: |_| "not known: nothing was heard of it".to_owned() },
     Column { title: "reference", rank: 0, text: |row| text(row.said.reference.as_ref()) },
-    Column { title: "app told us", rank: 0, text: |row| utc(Some(row.said.since)) },
-    Column { title: "due", rank: 0, text: |row| utc(Some(due(&row.said))) },
-    Column { title: "overdue", rank: 0, text: |row| if row.overdue { "yes" } else { "no" }.into() },
+    Column { title: "app told us", rank: 0, text: told_us },
+    Column { title: "due", rank: 0, text: due_at },
+    Column { title: "overdue", rank: 0, text: is_overdue },
 ];
 
 const TIME_LINE: [Column<HistoryLine>; 7] = [
@@ -176,7 +184,7 @@ const TIME_LINE: [Column<HistoryLine>; 7] = [
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let reader = db::state(&args.flags)?;
     let now = Clock::system().now();
-    let subjects = find(&reader, args.source.as_deref(), &args.id, now).map_err(unreadable)?;
+    let subjects = find(&reader, args, now)?;
     if subjects.is_empty() {
         return Err(not_found(&args.id, args.source.as_deref()));
     }
@@ -201,32 +209,41 @@ pub(super) fn unheard(
     source: Option<&str>,
     id: &str,
     now: Timestamp,
-) -> rusqlite::Result<Vec<Unheard>> {
+) -> rusqlite::Result<Vec<Expectation>> {
     let heard = reader.notification(source, id)?;
     let mut said = reader.expectation(source, id)?;
     said.retain(|row| heard.iter().all(|heard| heard.source != row.source));
-    Ok(said.into_iter().map(|said| Unheard::new(said, now)).collect())
+    Ok(said.into_iter().map(|said| Expectation::new(said, false, now)).collect())
 }
 
-fn find(
-    reader: &Reader,
-    source: Option<&str>,
-    id: &str,
-    now: Timestamp,
-) -> rusqlite::Result<Vec<Subject>> {
+fn find(reader: &Reader, args: &Args, now: Timestamp) -> Result<Vec<Subject>, Failure> {
+    let (source, id) = (args.source.as_deref(), &args.id);
     let mut subjects = Vec::new();
-    for notification in reader.notification(source, id)? {
+    let said = reader.expectation(source, id).map_err(unreadable)?;
+    // Whose platform each source is, and so what is an end, the journal knows.
+    let ends = match said.is_empty() {
+        true => None,
+        false => Some(ends_by(&db::journal(&args.flags)?).map_err(unreadable)?),
+    };
+    let expected_of = |row: &NotificationRow| {
+        let said = said.iter().find(|said| said.source == row.source)?;
+        let kind = row.notification_type.as_deref();
+        let has_ended = ends.as_ref()?.is_end(&row.source, row.status.as_deref(), kind);
+        Some(Expectation::new(said.clone(), has_ended, now))
+    };
+    for notification in reader.notification(source, id).map_err(unreadable)? {
         let history = about(reader, &notification.source, id, |kind| kind != "received-message")?;
-        subjects.push(Subject::Notification { notification: Box::new(notification), history });
+        let expected = expected_of(&notification);
+        let notification = Box::new(notification);
+        subjects.push(Subject::Notification { notification, expected, history });
     }
-    for received_message in reader.message(source, id)? {
+    for received_message in reader.message(source, id).map_err(unreadable)? {
         let history =
             about(reader, &received_message.source, id, |kind| kind == "received-message")?;
         subjects.push(Subject::Message { received_message, history });
     }
-    let unheard = unheard(reader, source, id, now)?;
-    subjects
-        .extend(unheard.into_iter().map(|expected| Subject::Expected { expected, history: [] }));
+    let unheard = unheard(reader, source, id, now).map_err(unreadable)?;
+    subjects.extend(unheard.into_iter().map(|expected| Subject::Unheard { expected, history: [] }));
     Ok(subjects)
 }
 
@@ -235,8 +252,8 @@ fn about(
     source: &str,
     id: &str,
     is_kind: impl Fn(&str) -> bool,
-) -> rusqlite::Result<Vec<HistoryLine>> {
-    let mut history = reader.history(source, id)?;
+) -> Result<Vec<HistoryLine>, Failure> {
+    let mut history = reader.history(source, id).map_err(unreadable)?;
     history.retain(|line| is_kind(&line.kind));
     Ok(history)
 }
@@ -247,16 +264,20 @@ fn print(subjects: &[Subject], screen: Screen, out: &mut dyn Write) -> io::Resul
             writeln!(out)?;
         }
         let history = match subject {
-            Subject::Notification { notification, history } => {
+            Subject::Notification { notification, expected, history } => {
                 output::block(&STATE, notification, out)?;
+                if let Some(expected) = expected {
+                    writeln!(out)?;
+                    output::block(&DUE, expected, out)?;
+                }
                 history
             }
             Subject::Message { received_message, history } => {
                 output::block(&MESSAGE, received_message, out)?;
                 history
             }
-            Subject::Expected { expected, .. } => {
-                output::block(&EXPECTED, expected, out)?;
+            Subject::Unheard { expected, .. } => {
+                output::block(&UNHEARD, expected, out)?;
                 continue;
             }
         };
@@ -268,6 +289,18 @@ fn print(subjects: &[Subject], screen: Screen, out: &mut dyn Write) -> io::Resul
 
 fn status(row: &NotificationRow) -> String {
     row.status.clone().unwrap_or_else(|| "not known: no receipt has told one".to_owned())
+}
+
+fn told_us(row: &Expectation) -> String {
+    utc(Some(row.said.since))
+}
+
+fn due_at(row: &Expectation) -> String {
+    utc(Some(due(&row.said)))
+}
+
+fn is_overdue(row: &Expectation) -> String {
+    if row.overdue { "yes" } else { "no" }.to_owned()
 }
 
 fn told(line: &HistoryLine) -> String {

@@ -6,7 +6,7 @@
 
 use super::fault::Fault;
 use super::keep::Keep;
-use super::round::{Ended, FAILURES_MAX, Order, Round};
+use super::round::{Ended, FAILURES_MAX, NAMED_MAX, Order, Round};
 use super::upstream::{List, Question};
 use crate::provider::polled::is_uuid;
 use crate::state::outstanding::Outstanding;
@@ -169,10 +169,14 @@ impl<K: Keep + Send> Round<'_, K> {
         match self.ask(Question::Notification(id)).await {
             Ok(page) => {
                 ids.wrong_in_a_row = 0;
+                self.report.seen += 1;
                 self.take(page, expected).await
             }
             Err(Fault::NotFound) => {
                 self.report.not_found += 1;
+                if self.report.not_found_named.len() < NAMED_MAX {
+                    self.report.not_found_named.push(id.to_owned());
+                }
                 ids.not_found.push(key);
                 Ok(())
             }

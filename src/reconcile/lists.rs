@@ -75,6 +75,8 @@ impl<K: Keep + Send> Round<'_, K> {
         page.broken.iter().for_each(|broken| self.count_broken(list, broken, order));
         let open = page.said.iter().filter(|said| self.known.is_open(&self.source, said));
         self.seen.open.extend(open.map(|said| said.event.id().to_owned()));
+        let new = page.said.iter().filter(|said| !scan.was_shown(said.event.id()));
+        self.report.seen += new.count() as u64;
         self.take(page, None).await?;
         // What the page shows is kept all the same.
         let read_on = scan.take(&shown, elements);

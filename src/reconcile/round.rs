@@ -49,7 +49,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// and asked for again.
 const GONE_MAX: usize = 100_000;
 
-/// What could not be understood and is named; the rest is counted.
+/// What is named of what could not be understood, and of what the platform does not know; the rest is
+/// counted.
 pub const NAMED_MAX: usize = 100;
 
 /// Why a round did not come to a good end.
@@ -117,10 +118,13 @@ pub struct Report {
     pub requests: u64,
     /// Those that were answered, if only with a refusal.
     pub answered: u64,
-    /// Notifications and messages that were told of; one that was shown twice counts twice.
+    /// Notifications and messages that were told of. One on two pages that overlap counts once, one that
+    /// was asked for by its id too counts once more.
     pub seen: u64,
     /// Notifications that the platform does not know, or no longer.
     pub not_found: u64,
+    /// The ids of the first [`NAMED_MAX`] of them.
+    pub not_found_named: Vec<String>,
     /// What could not be understood.
     pub unreadable: Unreadable,
     /// What was news, in the order of [`Heals::ALL`].
@@ -367,7 +371,6 @@ impl<K: Keep + Send> Round<'_, K> {
 
     /// Has what is news kept. `expected`: as of [`Known::look`].
     pub(super) async fn take(&mut self, page: Page, expected: Option<i64>) -> Result<(), Ended> {
-        self.report.seen += page.said.len() as u64;
         // Without knowing what is acknowledged and not settled yet, it would be taken for news.
         self.keep.ready().await?;
         let heals = self.known.look(&self.source, &page.said, expected)?;

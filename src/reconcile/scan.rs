@@ -7,8 +7,8 @@
 //! with that instant, whole, and a few are shown twice. Only where one instant fills a page is there no
 //! way on but past it.
 //!
-//! A list ends with a page that is empty, however short those before it are, or with one that reaches
-//! the point. It is never taken for read because of anything else: a platform that shows a page again
+//! A list ends with a page that is empty, however short those before it are, or with one whose last two
+//! are from before the point: a single date that cannot be ends no list. It is never taken for read because of anything else: a platform that shows a page again
 //! in place of the next, or one that nothing can follow, is [`Astray`], and so is a list that does not
 //! end within [`PAGES_MAX`]. What was asked for then is what is asked for when somebody goes on.
 
@@ -122,7 +122,7 @@ impl Scan {
         self.pages += 1;
         let last = last_instant(shown);
         self.reached = [self.reached, last].into_iter().flatten().min();
-        if last.is_some_and(|last| last < self.down_to) {
+        if ends_below(shown, self.down_to) {
             self.next = None;
             return Ok(());
         }
@@ -133,6 +133,11 @@ impl Scan {
         self.longest = self.longest.max(elements);
         self.before = shown.iter().map(|shown| shown.id.clone()).collect();
         if self.pages >= PAGES_MAX { Err(Astray::Endless) } else { Ok(()) }
+    }
+
+    /// Whether the page before showed that one too.
+    pub fn was_shown(&self, id: &str) -> bool {
+        self.before.contains(id)
     }
 
     /// Whether this is no page behind what was asked for. Pages may overlap by an instant, so that the
@@ -168,6 +173,12 @@ impl Scan {
         self.follows = followed.created_at;
         Ok(())
     }
+}
+
+/// Whether a page reaches what was created before that, and not by a single date.
+fn ends_below(shown: &[Shown], point: Timestamp) -> bool {
+    let mut last_two = shown.iter().rev().filter_map(|shown| shown.created_at).take(2).peekable();
+    last_two.peek().is_some() && last_two.all(|at| at < point)
 }
 
 /// The instant a page ends with. It is that of its end and not the oldest of all: one with a date that
@@ -332,8 +343,17 @@ mod tests {
         scan.take(&[show("a", 9), show("b", 1), show("c", 8), show("d", 7), show("e", 7)], 5)
             .unwrap();
         assert_eq!(scan.next(), Some(&Place::OlderThan("c".into())), "no instant is passed over");
-        scan.take(&[show("f", 7), show("g", 4)], 2).unwrap();
+        scan.take(&[show("f", 7), show("g", 4), show("h", 4)], 3).unwrap();
         assert_eq!(scan.next(), None);
+        // At the end of a page it costs a page at most.
+        for first in [Place::Newest, Place::Page(1)] {
+            let mut scan = Scan::new(first, at(5));
+            scan.take(&[show("a", 9), show("b", 8), show("c", 1)], 3).unwrap();
+            assert_ne!(scan.next(), None, "one date says little");
+            scan.take(&[show("d", 7), show("e", 6), show("f", 4)], 3).unwrap();
+            scan.take(&[show("f", 4)], 1).unwrap();
+            assert_eq!(scan.next(), None);
+        }
     }
 
     #[test]

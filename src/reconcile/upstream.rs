@@ -101,6 +101,11 @@ impl Platform {
         })
     }
 
+    /// Whom it asks: scheme, host and what comes before its paths.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Where the pages of that list begin; `None` if the platform has no such list.
     pub fn first_page(&self, list: List) -> Option<Place> {
         match (self.shape, list) {

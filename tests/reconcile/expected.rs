@@ -157,7 +157,14 @@ fn show_tells_of_what_was_only_said_and_whether_it_is_overdue() {
     }
     let without = shown(3)["expected"].clone();
     assert_eq!((&without["deadline"], &without["overdue"]), (&Value::Null, &json!(false)));
-    assert_eq!(shown(4)["notification"]["status"], "sending", "it was heard of");
+    // It was heard of, which is no end of it.
+    assert_eq!(shown(4)["notification"]["status"], "sending");
+    assert_eq!(shown(4)["expected"]["overdue"], true);
+    let text = tell_of(&setup, "show", 4, "text").stdout;
+    assert!(text.contains("overdue      yes"), "{text}");
+    call_back(&server, &Row::new(4, "delivered", 100).callback());
+    server.settled();
+    assert_eq!(shown(4)["expected"]["overdue"], false, "it has ended");
     let text = tell_of(&setup, "show", 1, "text").stdout;
     let status = "status        not known: nothing was heard of it";
     for line in [status, "reference     mine-1", "overdue       yes"] {
