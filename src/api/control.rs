@@ -26,7 +26,6 @@ use crate::journal::{AskedThrough, Journal, Outcome};
 use crate::reconcile::keep::{InJournal, Keep as _, Piece};
 use crate::settle::prune::{Hands, Order, PruneError, Work, prune};
 use crate::settle::{OnThread, Settled};
-use crate::sqlite::Fault;
 use crate::state::outbox_ask::{self, Touched, Verb, carry_out};
 use crate::telemetry::Metrics;
 
@@ -97,16 +96,7 @@ struct LiveHands {
 
 impl Hands for LiveHands {
     fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
-        match self.journal.on_writer(work) {
-            Ok(Err(error)) => {
-                if matches!(Fault::of(&error), Fault::Io | Fault::Damaged) {
-                    self.journal.progress().fail();
-                }
-                Err(error.into())
-            }
-            Ok(Ok(rows)) => Ok(rows),
-            Err(_) => Err(PruneError::Stopped),
-        }
+        Ok(self.journal.on_writer(work).map_err(|_| PruneError::Stopped)??)
     }
 
     fn on_state(&mut self, work: Work) -> Result<i64, PruneError> {

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::callback::Origin;
 use crate::clock::Timestamp;
+use crate::sqlite::Fault;
 
 mod gather;
 mod progress;
@@ -119,17 +120,26 @@ impl Journal {
     }
 
     /// Runs `work` on the writing thread between two commits and returns what it returns: the one
-    /// way to change the file other than by appending.
+    /// way to change the file other than by appending. An I/O error or damage that it meets latches
+    /// as one of a commit does, before the next.
     ///
     /// # Errors
     /// [`Refused::Closed`] if the writer has stopped.
     pub fn on_writer<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut rusqlite::Connection) -> T + Send + 'static,
-    ) -> Result<T, Refused> {
+        work: impl FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<rusqlite::Result<T>, Refused> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let progress = Arc::clone(&self.progress);
         self.queue.push_work(Box::new(move |connection| {
-            let _ = tell.send(work(connection));
+            let done = work(connection);
+            if let Err(error) = &done
+                && matches!(Fault::of(error), Fault::Io | Fault::Damaged)
+            {
+                tracing::error!(%error, "the journal failed; nothing more is accepted");
+                progress.fail();
+            }
+            let _ = tell.send(done);
         }))?;
         told.recv().map_err(|_| Refused::Closed)
     }
@@ -143,4 +153,47 @@ impl Journal {
 /// The journal beside a state file: its path with `.db` replaced by `.callbacks.db`.
 pub fn path_beside(state: &Path) -> std::path::PathBuf {
     state.with_extension("callbacks.db")
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+    use crate::sqlite::Durability;
+
+    #[test]
+    fn after_an_io_error_of_other_work_on_the_journal_nothing_more_is_accepted() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            queue_callbacks_max: 8,
+            queue_bytes_max: 1 << 20,
+            batch_callbacks_max: 8,
+            free_bytes_min: 0,
+            reserve_bytes: 0,
+            durability: Durability::Normal,
+        };
+        let path = folder.path().join("receiptd.callbacks.db");
+        let (journal, writer, telling) = start(&path, options, Box::new(|_| {})).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.spawn(telling);
+        let fails_with = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            journal.on_writer(move |_| Err::<(), _>(error)).unwrap().unwrap_err();
+        };
+        let append = || {
+            let now = Timestamp::from_unix_micros(7);
+            let entry = Entry::called_back(Arc::from("passport"), now, Bytes::from("{}"));
+            runtime.block_on(journal.append(entry)?).unwrap_or(Err(Refused::Closed))
+        };
+        for passing in [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_CONSTRAINT] {
+            fails_with(passing);
+            append().unwrap();
+        }
+        fails_with(ffi::SQLITE_IOERR_FSYNC);
+        assert_eq!(append(), Err(Refused::Latched));
+        assert!(journal.progress().is_latched());
+        journal.close();
+        writer.join();
+    }
 }

@@ -111,6 +111,7 @@ mod tests {
             held.on_writer(move |_| {
                 is_busy.send(()).unwrap();
                 let _ = is_free.recv();
+                Ok(())
             })
         });
         busy.recv().unwrap();
@@ -125,7 +126,7 @@ mod tests {
         drop(free);
         assert_eq!(runtime.block_on(first).unwrap(), Ok(1));
         assert_eq!(say(), Ok(()));
-        holding.join().unwrap().unwrap();
+        holding.join().unwrap().unwrap().unwrap();
         journal.close();
         writer.join();
     }
