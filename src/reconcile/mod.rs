@@ -10,9 +10,9 @@
 //!   by the same [`merge`](crate::merge) that will settle it, and is dropped if that comes to nothing.
 //!   Asking a hundred times about what has not changed appends nothing. While the state is behind, so that
 //!   what is known cannot be told, nothing is appended either;
-//! - requests are spent where they matter: first on notifications that have not come to an end and
-//!   that the pages of this round will not show, by their ids, those heard of longest ago first; then
-//!   on the newest pages, down to the last point known; once a day down to the horizon, because a
+//! - requests are spent where they matter: first, and at most half of those for single ones, on what is
+//!   overdue; then on notifications that have not come to an end and that the pages of this round will
+//!   not show, by their ids, those heard of longest ago first; then on the newest pages, down to the last point known; once a day down to the horizon, because a
 //!   status can change after it looked final;
 //! - what was pruned does not come back: nothing is asked for, and nothing appended, that was created
 //!   before what was thrown away, but for what is still known or expected;

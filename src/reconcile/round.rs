@@ -1,7 +1,7 @@
 //! One round: everything a source's platform is asked at one time.
 //!
-//! First notifications that have not come to an end, by id; then the pages of notifications, and by id
-//! those that should have been on one; then the pages of text messages. Pages are read from the newest
+//! First, by their ids, notifications that are overdue and those that have not come to an end and are too
+//! old for the pages; then the pages of notifications, and by id those that should have been on one; then the pages of text messages. Pages are read from the newest
 //! down to a point. Each of these parts has its turn, whatever became of the one before. Only where the
 //! platform does not let us in, wants to be left alone for long, or does not answer at all, and where
 //! nothing can be kept, is the rest left for the next round.
@@ -44,6 +44,10 @@ const BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duratio
 
 /// The longest pause that a platform can ask for within a round: beyond it the next round will do.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// Notifications asked for by id where their list could not be read: most of what it shows they would be
+/// asked for in vain.
+const IDS_NOT_SHOWN_MAX: usize = 1_000;
 
 /// Notifications that the platform does not know and that are remembered; beyond it all are forgotten,
 /// and asked for again.
@@ -236,9 +240,11 @@ impl<K: Keep + Send> Round<'_, K> {
     /// Why it could not be asked for to the end.
     pub async fn run(&mut self, order: Order) -> Result<(), Ended> {
         self.keep.ready().await?;
-        let mut ids = Ids::new(order.ids_max);
+        // What never ends though it is overdue must leave something for the others.
+        let mut ids = Ids::new(order.ids_max.div_ceil(2));
         let overdue = self.ask_for_what_is_overdue(order, &mut ids).await;
         self.bear(overdue)?;
+        ids.left += order.ids_max / 2;
         // Whether the platform is down, or fails for one notification, the lists will show.
         let is_put_off = self.is_unanswered();
         if !is_put_off {
@@ -250,10 +256,15 @@ impl<K: Keep + Send> Round<'_, K> {
             let not_reached = self.ask_for_what_pages_do_not_reach(order, &mut ids).await;
             self.bear(not_reached)?;
         }
-        if self.report.is_read[List::Notifications as usize] {
-            // A list shows what was sent with keys of one kind; by its id, all is known.
+        let is_read = self.report.is_read[List::Notifications as usize];
+        if !self.is_unanswered() {
+            // A list shows what was sent with keys of one kind; by its id, all is known. And what stands
+            // behind a page that the platform cannot show.
+            ids.left = if is_read { ids.left } else { ids.left.min(IDS_NOT_SHOWN_MAX) };
             let not_shown = self.ask_for_what_no_page_shows(order, &mut ids).await;
             self.bear(not_shown)?;
+        }
+        if is_read {
             // Only now: where the list is not shown, it says nothing that one of them is not known.
             self.remember_gone(ids.not_found);
         }

@@ -64,6 +64,8 @@ pub struct Scan {
     follows: Option<Timestamp>,
     /// Ids of the page before.
     before: HashSet<String>,
+    /// Set while it is gone on with and nothing was shown yet.
+    is_resumed: bool,
     /// Pages since it was begun, or gone on with.
     pages: u32,
     /// The longest page so far.
@@ -82,6 +84,7 @@ impl Scan {
             next: Some(first),
             follows: None,
             before: HashSet::new(),
+            is_resumed: false,
             pages: 0,
             longest: 0,
             reached: None,
@@ -92,7 +95,7 @@ impl Scan {
     /// The same, to go on with later from where it is, down to another point.
     #[must_use]
     pub fn as_deep_as(self, down_to: Timestamp) -> Self {
-        Self { down_to, pages: 0, ..self }
+        Self { down_to, is_resumed: true, pages: 0, ..self }
     }
 
     /// The page to ask for; `None` once there is no more.
@@ -113,12 +116,13 @@ impl Scan {
     pub fn take(&mut self, shown: &[Shown], elements: usize) -> Result<(), Astray> {
         let Some(asked) = self.next.clone() else { return Ok(()) };
         if elements == 0 {
-            self.next = None;
+            self.end(&asked);
             return Ok(());
         }
         if self.is_shown_again(shown) {
             return Err(Astray::ShownAgain);
         }
+        self.is_resumed = false;
         self.pages += 1;
         let last = last_instant(shown);
         self.reached = [self.reached, last].into_iter().flatten().min();
@@ -135,6 +139,18 @@ impl Scan {
         if self.pages >= PAGES_MAX { Err(Astray::Endless) } else { Ok(()) }
     }
 
+    /// The page that was asked for is empty. Behind one that the platform has deleted since, it shows
+    /// nothing either, so somebody who goes on begins anew then.
+    fn end(&mut self, asked: &Place) {
+        let is_deleted = self.is_resumed && matches!(asked, Place::OlderThan(_));
+        let cut_instants = self.cut_instants;
+        if is_deleted {
+            *self = Self { cut_instants, ..Self::new(Place::Newest, self.down_to) };
+        } else {
+            self.next = None;
+        }
+    }
+
     /// Whether the page before showed that one too.
     pub fn was_shown(&self, id: &str) -> bool {
         self.before.contains(id)
@@ -143,7 +159,8 @@ impl Scan {
     /// Whether this is no page behind what was asked for. Pages may overlap by an instant, so that the
     /// last of a list can show nothing new; but then all of it is older than what it follows. Numbered
     /// pages move on while messages are sent: some of the page before may stand on the next, but a full
-    /// one ends behind it. Messages that are sent meanwhile stand on a page that is shown again, too.
+    /// one ends behind it, unless many were sent before it is gone on with. Messages that are sent
+    /// meanwhile stand on a page that is shown again, too.
     fn is_shown_again(&self, shown: &[Shown]) -> bool {
         if shown.is_empty() || self.before.is_empty() {
             return false;
@@ -151,7 +168,9 @@ impl Scan {
         let is_none_new = shown.iter().all(|shown| self.before.contains(&shown.id));
         let Some(follows) = self.follows else {
             let ends_in_it = shown.last().is_some_and(|last| self.before.contains(&last.id));
-            return ends_in_it && shown.len() >= self.before.len();
+            return ends_in_it
+                && shown.len() >= self.before.len()
+                && (is_none_new || !self.is_resumed);
         };
         let is_older = |shown: &Shown| shown.created_at.map(|at| at < follows);
         let are_all_older = shown.iter().all(|shown| is_older(shown) == Some(true));
@@ -363,6 +382,30 @@ mod tests {
         scan.take(&[show("c", 7)], 1).unwrap();
         scan.take(&[], 0).unwrap();
         assert_eq!(scan.next(), None);
+    }
+
+    #[test]
+    fn a_numbered_list_is_gone_on_with_however_many_were_sent_meanwhile() {
+        let mut scan = Scan::new(Place::Page(1), at(0));
+        scan.take(&[show("d", 9), show("c", 8), show("b", 7)], 3).unwrap();
+        let mut scan = scan.as_deep_as(at(0));
+        // Four more were sent: the second page has one of them.
+        scan.take(&[show("e", 10), show("d", 9), show("c", 8)], 3).unwrap();
+        assert_eq!(scan.next(), Some(&Place::Page(3)));
+        let again = [show("e", 10), show("d", 9), show("c", 8)];
+        assert_eq!(scan.take(&again, 3), Err(Astray::ShownAgain), "nothing was left alone since");
+    }
+
+    #[test]
+    fn a_list_is_begun_anew_where_the_one_to_go_on_behind_is_deleted() {
+        let mut scan = Scan::new(Place::Newest, at(0));
+        scan.take(&[show("a", 9), show("b", 8), show("c", 7)], 3).unwrap();
+        let mut scan = scan.as_deep_as(at(1));
+        scan.take(&[], 0).unwrap();
+        assert_eq!(scan.next(), Some(&Place::Newest));
+        scan.take(&[show("a", 9), show("c", 7)], 2).unwrap();
+        scan.take(&[], 0).unwrap();
+        assert_eq!(scan.next(), None, "it ends like any other");
     }
 
     #[test]

@@ -155,3 +155,37 @@ fn a_platform_that_answers_nothing_is_asked_for_one_of_each_and_no_more() {
     assert_eq!(kinds, [[false; 5], [true; 5]].concat(), "{first:?}");
     assert!(!state.asked.iter().any(|asked| asked.path.starts_with("/v2/received")));
 }
+
+#[test]
+fn what_stands_behind_a_page_that_is_never_shown_is_asked_for_by_its_id() {
+    let platform = Platform::start(Kind::Govuk);
+    let setup = called_back(&platform, &[sent(1, 30), sent(2, 60)]);
+    platform.state().page_size = 1;
+    platform.add([Row::new(20, "delivered", 1), Row::new(21, "delivered", 2)]);
+    let second = "/v2/notifications?include_jobs=true&older_than";
+    platform.trouble(second, Trouble::status(400, ""), usize::MAX);
+    let server = setup.start();
+    eventually("both are healed", || {
+        server.settled();
+        [1, 2].iter().all(|number| statuses(&setup).contains(&delivered(*number)))
+    });
+    assert!(!statuses(&setup).contains(&delivered(21)), "that page is not shown");
+    assert_eq!(last_success(&server), 0.0);
+}
+
+#[test]
+fn many_that_are_overdue_and_never_end_leave_requests_for_the_others() {
+    let platform = Platform::start(Kind::Govuk);
+    let setup = called_back(&platform, &[sent(70, 3_000)]);
+    for number in 1..=60 {
+        say(&setup, ago(90), &said(number, ago(60)));
+        platform.add([sent(number, 80)]);
+    }
+    // A round has fifty of its own.
+    let server = setup.start();
+    eventually("the other is healed", || {
+        server.settled();
+        statuses(&setup).contains(&delivered(70))
+    });
+    assert!(platform.asked("/v2/notifications/") > 25);
+}
