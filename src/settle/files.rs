@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
-use super::open::{Opened, open_beside};
+use super::open::{Opened, catch_up, open_beside};
 use super::rebuild::rebuild;
 use crate::clock::{Clock, Timestamp};
 use crate::journal::reader::Reader;
@@ -56,6 +56,12 @@ impl Files {
 
     pub fn rebuild(&self) -> i64 {
         rebuild(&self.state, &self.journal, 2, &[], |_, _| {}).unwrap()
+    }
+
+    /// Settles what came since, as a receiver does.
+    pub fn catch_up(&self) {
+        let bounds = (i64::MAX, 2, &[][..]);
+        catch_up(self.open(), &self.state, &self.journal, bounds, |_, _| {}).unwrap();
     }
 
     pub fn journal_writer(&self) -> Connection {

@@ -31,7 +31,7 @@ use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, Access, OpenError};
 use crate::state::expected::{self, old_expected};
 use crate::state::forget::{
-    Table, has_subject, keys_after, old_subjects, old_unrecognised, remove,
+    Table, is_named_in, named_after, old_subjects, old_unrecognised, remove,
 };
 use crate::state::outbox_ask::{Touched, discard_parked, first_not_parked};
 use crate::state::tables::{self, key};
@@ -197,7 +197,10 @@ pub fn prune(
     pruned.parked_changes = discard_all_parked(through, order.now, hands)?;
     if !order.bodies_only {
         pruned.subjects = prune_state(order.before, through, hands)?;
-        prune_base(&reader, &state_reader, (through, order.before), &mut stride, hands)?;
+        prune_base(&reader, &state_reader, &mut stride, hands)?;
+        let old = (through, order.before);
+        prune_unrecognised(old, |work| stride.step(hands, work))?;
+        prune_unrecognised(old, |work| hands.on_state(work))?;
     }
     drop((reader, state_reader));
     let beside = sqlite::open(journal, &crate::journal::SCHEMA, Access::Checkpoint)?;
@@ -261,7 +264,6 @@ fn prune_state(before: Timestamp, through: i64, hands: &mut dyn Hands) -> Result
             removed += told.recv().unwrap_or(0);
         }
     }
-    hands.on_state(Box::new(move |connection| old_unrecognised(connection, through, before)))?;
     Ok(removed)
 }
 
@@ -306,24 +308,43 @@ fn fold_step(
     Ok(Some((last, deleted)))
 }
 
-/// What is no longer in the state need not be kept for a rebuild of it.
+/// Forgets the unrecognised callbacks up to `through` that arrived before `before`, of one file.
+fn prune_unrecognised(
+    (through, before): (i64, Timestamp),
+    mut on_writer: impl FnMut(Work) -> Result<i64, PruneError>,
+) -> Result<(), PruneError> {
+    let mut last = i64::MIN;
+    while last < through {
+        let from = last;
+        last = on_writer(Box::new(move |connection| {
+            let transaction = sqlite::write_transaction(connection)?;
+            let window = old_unrecognised(&transaction, (from, through), before, STEP_ROWS_MAX)?;
+            transaction.commit()?;
+            Ok(window.unwrap_or(through))
+        }))?;
+    }
+    Ok(())
+}
+
+/// What is no longer in the state need not be kept for a rebuild of it. It is what a row is about that
+/// counts: what was forgotten, kept here because the pruning broke off, and heard of since, has the key
+/// of what came first here and of what came since there.
 fn prune_base(
     reader: &Reader,
     state: &Connection,
-    (through, before): (i64, Timestamp),
     stride: &mut Stride,
     hands: &mut dyn Hands,
 ) -> Result<(), PruneError> {
-    for table in Table::ALL {
+    for (table, remove) in BASE {
         let mut last = i64::MIN;
         loop {
-            let keys = keys_after(reader.connection(), table, last, stride.0)?;
-            let Some(end) = keys.last() else { break };
-            last = *end;
+            let rows = named_after(reader.connection(), table, last, stride.0)?;
+            let Some(end) = rows.last() else { break };
+            last = end.key;
             let mut gone = Vec::new();
-            for key in keys {
-                if !has_subject(state, table, key)? {
-                    gone.push(key);
+            for row in rows {
+                if !is_named_in(state, table, &row)? {
+                    gone.push(row.key);
                 }
             }
             if gone.is_empty() {
@@ -331,47 +352,24 @@ fn prune_base(
             }
             let forget: Work = Box::new(move |connection| {
                 let transaction = sqlite::write_transaction(connection)?;
-                for key in gone {
-                    remove(&transaction, table, key)?;
-                }
+                gone.into_iter().try_for_each(|key| remove(&transaction, key))?;
                 transaction.commit().map(|()| 0)
             });
             stride.step(hands, forget)?;
         }
     }
-    hands.on_journal(Box::new(move |connection| old_unrecognised(connection, through, before)))?;
-    prune_base_of_expected(reader, state, stride, hands)
+    Ok(())
 }
 
-/// The same of what an app said it sent.
-fn prune_base_of_expected(
-    reader: &Reader,
-    state: &Connection,
-    stride: &mut Stride,
-    hands: &mut dyn Hands,
-) -> Result<(), PruneError> {
-    let mut last = i64::MIN;
-    loop {
-        let keys = expected::keys_after(reader.connection(), last, stride.0)?;
-        let Some(end) = keys.last() else { return Ok(()) };
-        last = *end;
-        let mut gone = Vec::new();
-        for key in keys {
-            if !expected::has(state, key)? {
-                gone.push(key);
-            }
-        }
-        if gone.is_empty() {
-            continue;
-        }
-        let forget: Work = Box::new(move |connection| {
-            let transaction = sqlite::write_transaction(connection)?;
-            gone.into_iter().try_for_each(|key| expected::remove(&transaction, key))?;
-            transaction.commit().map(|()| 0)
-        });
-        stride.step(hands, forget)?;
-    }
-}
+/// Removes the row with that key.
+type Remove = fn(&Connection, i64) -> rusqlite::Result<()>;
+
+/// The journal's tables of what pruned callbacks came to, and how a row of each is removed.
+const BASE: [(&str, Remove); 3] = [
+    (Table::Notification.name(), |base, key| remove(base, Table::Notification, key)),
+    (Table::Message.name(), |base, key| remove(base, Table::Message, key)),
+    (expected::TABLE, expected::remove),
+];
 
 /// Moves a write-ahead log into its file and cuts it to nothing: deleted rows are overwritten in the
 /// file, but older copies of their pages still stand in the log. Whether that worked.
@@ -509,6 +507,89 @@ mod tests {
         // Both go together.
         assert_eq!(prune_before(&files, 6, false).unwrap().0, pruned(1, 1));
         assert!(expected::is_empty(&state_of(&files)).unwrap());
+    }
+
+    /// Hands that let go once the state was pruned.
+    struct Stopped(OwnHands, bool);
+
+    impl Hands for Stopped {
+        fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
+            if self.1 { Err(PruneError::Stopped) } else { self.0.on_journal(work) }
+        }
+
+        fn on_state(&mut self, work: Work) -> Result<i64, PruneError> {
+            self.1 = true;
+            self.0.on_state(work)
+        }
+    }
+
+    #[test]
+    fn what_is_heard_of_again_after_a_pruning_that_broke_off_is_not_forgotten_by_the_next() {
+        let files = Files::settled(&["a", "b"]);
+        let hands = OwnHands { journal: files.journal_writer(), state: state_of(&files), works: 0 };
+        let order = Order { before: at(3), bodies_only: false, now: at(1000) };
+        let paths = (&*files.journal, &*files.state);
+        let stopped = prune(order, paths, &mut Stopped(hands, false), |_, _| {});
+        assert!(matches!(stopped, Err(PruneError::Stopped)), "{stopped:?}");
+        assert_eq!(known(&state_of(&files)), [""; 0]);
+        assert_eq!(known(&files.journal_writer()), ["a 1 0", "b 1 0"]);
+        // Both are heard of again, and of one again since what is pruned next.
+        files.append(3, &["a", "b", "a"]);
+        files.catch_up();
+        assert_eq!(prune_before(&files, 5, false).unwrap().0, pruned(2, 1));
+        assert_eq!(known(&state_of(&files)), ["a 1 1"]);
+        let kept = known(&files.journal_writer());
+        assert!(kept.len() == 1 && kept[0].starts_with("a "), "{kept:?}");
+    }
+
+    #[test]
+    fn unrecognised_callbacks_are_forgotten_in_steps_up_to_what_is_pruned() {
+        let files = Files::settled(&["a"]);
+        let all = 2 * i64::try_from(STEP_ROWS_MAX).unwrap() + 7;
+        let hands = OwnHands { journal: files.journal_writer(), state: state_of(&files), works: 0 };
+        for file in [&hands.journal, &hands.state] {
+            let row = |seq: i64| (seq, "gc", at(seq).to_string(), "why");
+            let insert = "INSERT INTO unrecognised VALUES (?1, ?2, ?3, ?4)";
+            file.execute_batch("BEGIN").unwrap();
+            (1..=all + 3).for_each(|seq| _ = file.execute(insert, row(seq)).unwrap());
+            file.execute_batch("COMMIT").unwrap();
+        }
+        let mut hands = Counting(hands);
+        prune_unrecognised((all, at(all + 2)), |work| hands.on_journal(work)).unwrap();
+        prune_unrecognised((all + 2, at(all + 2)), |work| hands.on_state(work)).unwrap();
+        let left = |file: &Connection| -> Vec<i64> {
+            let mut rows = file.prepare("SELECT seq FROM unrecognised ORDER BY seq").unwrap();
+            rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        assert_eq!(left(&hands.0.journal), [all + 1, all + 2, all + 3], "behind what is pruned");
+        assert_eq!(left(&hands.0.state), [all + 2, all + 3], "it arrived too late");
+    }
+
+    /// Hands that look how many rows each step changes.
+    struct Counting(OwnHands);
+
+    impl Counting {
+        fn changes(file: &Connection) -> u64 {
+            file.total_changes()
+        }
+    }
+
+    impl Hands for Counting {
+        fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
+            let before = Self::changes(&self.0.journal);
+            let done = self.0.on_journal(work)?;
+            let rows = Self::changes(&self.0.journal) - before;
+            assert!(rows <= STEP_ROWS_MAX as u64, "{rows} in one step");
+            Ok(done)
+        }
+
+        fn on_state(&mut self, work: Work) -> Result<i64, PruneError> {
+            let before = Self::changes(&self.0.state);
+            let done = self.0.on_state(work)?;
+            let rows = Self::changes(&self.0.state) - before;
+            assert!(rows <= STEP_ROWS_MAX as u64, "{rows} in one step");
+            Ok(done)
+        }
     }
 
     /// Hands that look after each step whether anything said stands without its notification.

@@ -33,6 +33,9 @@ macro_rules! expected_table {
 }
 pub(crate) use expected_table;
 
+/// The name of the table.
+pub const TABLE: &str = "expected_row";
+
 /// When it was first found overdue, and sinks told of it; null until then.
 macro_rules! expected_overdue {
     () => {

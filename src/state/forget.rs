@@ -28,7 +28,7 @@ pub fn old_subjects(
     (before, through): (Timestamp, i64),
     rows_max: usize,
 ) -> rusqlite::Result<Option<Window>> {
-    let ((name, last), history) = (table.names(), table.history());
+    let (name, last, history) = (table.name(), table.last_heard_of(), table.history());
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let not_expected = match table {
         Table::Message => "TRUE",
@@ -73,10 +73,18 @@ impl Table {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Notification, Self::Message];
 
-    fn names(self) -> (&'static str, &'static str) {
+    /// Its name in both files.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Notification => ("notification_row", "last_received_at"),
-            Self::Message => ("message_row", "received_at"),
+            Self::Notification => "notification_row",
+            Self::Message => "message_row",
+        }
+    }
+
+    fn last_heard_of(self) -> &'static str {
+        match self {
+            Self::Notification => "last_received_at",
+            Self::Message => "received_at",
         }
     }
 
@@ -88,29 +96,43 @@ impl Table {
     }
 }
 
-/// Up to `rows_max` keys after `key`, in order.
-pub fn keys_after(
+/// A row by what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its key in the file it stands in; another file may have another.
+    pub key: i64,
+    source: String,
+    id: String,
+}
+
+/// Up to `rows_max` rows after `key` of that table, in order.
+pub fn named_after(
     connection: &Connection,
-    table: Table,
+    table: &str,
     key: i64,
     rows_max: usize,
-) -> rusqlite::Result<Vec<i64>> {
-    let (name, _) = table.names();
+) -> rusqlite::Result<Vec<Named>> {
     connection
-        .prepare_cached(&format!("SELECT key FROM {name} WHERE key > ?1 ORDER BY key LIMIT ?2"))?
-        .query_map([key, i64::try_from(rows_max).unwrap_or(i64::MAX)], |row| row.get(0))?
+        .prepare_cached(&format!(
+            "SELECT key, source, id FROM {table} WHERE key > ?1 ORDER BY key LIMIT ?2"
+        ))?
+        .query_map([key, i64::try_from(rows_max).unwrap_or(i64::MAX)], |row| {
+            Ok(Named { key: row.get(0)?, source: row.get(1)?, id: row.get(2)? })
+        })?
         .collect()
 }
 
-/// Whether that subject is there.
-pub fn has_subject(connection: &Connection, table: Table, key: i64) -> rusqlite::Result<bool> {
-    let (name, _) = table.names();
-    connection.prepare_cached(&format!("SELECT 1 FROM {name} WHERE key = ?1"))?.exists([key])
+/// Whether that table has a row about the same, under whatever key: what was forgotten and is heard of
+/// again has another key where it was not forgotten yet.
+pub fn is_named_in(connection: &Connection, table: &str, named: &Named) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(&format!("SELECT 1 FROM {table} WHERE id = ?1 AND source = ?2"))?
+        .exists([&named.id, &named.source])
 }
 
 /// Removes one subject and its history.
 pub fn remove(connection: &Connection, table: Table, key: i64) -> rusqlite::Result<()> {
-    let (name, _) = table.names();
+    let name = table.name();
     connection.prepare_cached(&format!("DELETE FROM {name} WHERE key = ?1"))?.execute([key])?;
     let history = table.history();
     connection
@@ -119,16 +141,30 @@ pub fn remove(connection: &Connection, table: Table, key: i64) -> rusqlite::Resu
     Ok(())
 }
 
-/// Removes the unrecognised callbacks up to `through` that arrived before `before`.
+/// Looks at up to `rows_max` unrecognised callbacks after `seq` and not after `through`, and removes those
+/// that arrived before `before`. The last position looked at, where the next window begins; `None` once
+/// there are no more.
 pub fn old_unrecognised(
     connection: &Connection,
-    through: i64,
+    (seq, through): (i64, i64),
     before: Timestamp,
-) -> rusqlite::Result<i64> {
-    let removed = connection
-        .prepare_cached("DELETE FROM unrecognised WHERE seq <= ?1 AND received_at < ?2")?
-        .execute(params![through, before.to_string()])?;
-    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+    rows_max: usize,
+) -> rusqlite::Result<Option<i64>> {
+    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
+    let last: Option<i64> = connection
+        .prepare_cached(
+            "SELECT max(seq) FROM (SELECT seq FROM unrecognised WHERE seq > ?1 AND seq <= ?2
+             ORDER BY seq LIMIT ?3)",
+        )?
+        .query_row([seq, through, rows_max], |row| row.get(0))?;
+    if let Some(last) = last {
+        connection
+            .prepare_cached(
+                "DELETE FROM unrecognised WHERE seq > ?1 AND seq <= ?2 AND received_at < ?3",
+            )?
+            .execute(params![seq, last, before.to_string()])?;
+    }
+    Ok(last)
 }
 
 #[cfg(test)]
