@@ -89,6 +89,9 @@ impl fmt::Debug for Control {
 }
 
 struct LiveHands {
+    /// Of which state it is to be judged.
+    generation: u64,
+    settled: Settled,
     journal: Journal,
     state: OnThread,
     metrics: Arc<Metrics>,
@@ -96,6 +99,9 @@ struct LiveHands {
 
 impl Hands for LiveHands {
     fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
+        if self.settled.generation() != self.generation {
+            return Err(PruneError::BegunAnew);
+        }
         Ok(self.journal.on_writer(work).map_err(|_| PruneError::Stopped)??)
     }
 
@@ -140,7 +146,9 @@ impl Control {
         let committed = self.journal.progress().committed();
         let _ = tokio::time::timeout(super::WAIT_MAX, settled.reaches(committed)).await;
         let (journal, state) = (self.journal.clone(), self.state.clone());
-        let mut hands = LiveHands { journal, state, metrics: Arc::clone(&self.metrics) };
+        let (generation, settled) = (settled.generation(), settled.clone());
+        let metrics = Arc::clone(&self.metrics);
+        let mut hands = LiveHands { generation, settled, journal, state, metrics };
         let [journal, state] = self.files.clone();
         let work = move || prune(order, (&journal, &state), &mut hands, |_, _| {});
         match tokio::task::spawn_blocking(work).await {

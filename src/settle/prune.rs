@@ -100,6 +100,9 @@ pub enum PruneError {
     /// The state was settled from another journal, or is older than the last pruning.
     #[error("the state does not belong to the journal beside it, or is older than it")]
     NotItsState,
+    /// The state was set aside meanwhile: what is to be pruned is judged by one that is no more.
+    #[error("the state began anew meanwhile; prune again once it is settled")]
+    BegunAnew,
     /// The receiver is stopping.
     #[error("the receiver stopped before everything was pruned")]
     Stopped,

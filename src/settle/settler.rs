@@ -231,8 +231,10 @@ mod tests {
 
     use super::super::files::{Files, at, known};
     use super::*;
+    use crate::change::{Filter, OwedTo};
     use crate::journal;
     use crate::sqlite::Durability;
+    use crate::state::tables;
 
     /// Far more than any of this takes.
     const PATIENCE: Duration = Duration::from_secs(15);
@@ -262,14 +264,23 @@ mod tests {
     }
 
     fn run(files: &Files, callbacks_max: usize) -> Running {
+        run_opened(files, files.open(), callbacks_max, &[])
+    }
+
+    fn run_opened(
+        files: &Files,
+        opened: Opened,
+        callbacks_max: usize,
+        owed_to: &[OwedTo],
+    ) -> Running {
         let (path, journal) = (files.state.clone(), files.journal.clone());
-        let options =
-            Options { path, journal, callbacks_max, clock: Clock::by_hand(at(0)), owed_to: vec![] };
+        let (clock, owed_to) = (Clock::by_hand(at(0)), owed_to.to_vec());
+        let options = Options { path, journal, callbacks_max, clock, owed_to };
         let (tell, batches) = mpsc::channel();
         let observer = Box::new(move |report: &Report| {
             let _ = tell.send(report.callbacks);
         });
-        let (settler, settled) = start(options, files.open(), progress(files), observer).unwrap();
+        let (settler, settled) = start(options, opened, progress(files), observer).unwrap();
         Running { settler, settled, batches }
     }
 
@@ -356,6 +367,45 @@ mod tests {
         settler.stop(Instant::now() + PATIENCE);
         assert_eq!(state_of(&files), ["a 1 0", "b 1 0"]);
         assert_eq!(files.aside(), [""; 0]);
+    }
+
+    #[test]
+    fn a_state_that_began_anew_while_callbacks_were_pruned_lacks_none_of_them() {
+        let files = Files::settled(&["a", "b"]);
+        let opened = files.open();
+        files.append(3, &["c", "d"]);
+        files.prune_bodies(4);
+        files.append(5, &["e"]);
+        let Running { settler, settled, .. } = run_opened(&files, opened, 9, &[]);
+        assert_eq!(reaches(&settled, 5), Some(true));
+        settler.stop(Instant::now() + PATIENCE);
+        assert_eq!(state_of(&files), ["a 1 0", "b 1 0", "c 1 0", "d 1 0", "e 1 0"]);
+        let aside = files.aside();
+        assert!(aside.len() == 1 && aside[0].contains("older-than-pruned"), "{aside:?}");
+    }
+
+    #[test]
+    fn a_state_that_begins_anew_owes_a_sink_nothing_that_it_has_had_meanwhile() {
+        let files = Files::settled(&["a", "b", "c"]);
+        let to = OwedTo {
+            sink: "app".into(),
+            since: 0,
+            filter: Filter::default(),
+            is_latest_only: false,
+            wants_body: false,
+        };
+        let writer = files.journal_writer();
+        journal::remember_sink(&writer, "app").unwrap();
+        writer.execute("UPDATE sink SET since = 2", []).unwrap();
+        drop(writer);
+        std::fs::remove_file(&files.state).unwrap();
+        let Running { settler, settled, .. } = run_opened(&files, files.open(), 9, &[to]);
+        assert_eq!(reaches(&settled, 3), Some(true));
+        settler.stop(Instant::now() + PATIENCE);
+        let state = files.open().connection;
+        let mut owed = state.prepare("SELECT key FROM change_row ORDER BY key").unwrap();
+        let owed = owed.query_map([], |row| row.get(0).map(tables::seq_of)).unwrap();
+        assert_eq!(owed.map(Result::unwrap).collect::<Vec<_>>(), [3]);
     }
 
     #[test]

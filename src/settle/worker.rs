@@ -13,7 +13,7 @@ use super::pace::{Pace, Phase};
 use super::settler::{Observer, Options, Report, Settled, Shared};
 use crate::callback::Callback;
 use crate::journal::reader::Reader;
-use crate::journal::{AbortOnPanic, Progress};
+use crate::journal::{self, AbortOnPanic, Progress};
 use crate::provider::Dialect;
 use crate::sqlite::{Fault, write_transaction};
 use crate::state::tables::set_cursor;
@@ -108,6 +108,10 @@ impl Worker {
         let dialects = self.reader.dialects().map_err(StepError::Journal)?;
         let oldest = callbacks.first().map(|callback| callback.received_at.unix_micros());
         self.settled.oldest_owed.store(oldest.unwrap_or(i64::MAX), Ordering::Relaxed);
+        // After the callbacks were read: whoever prunes may be doing so.
+        if self.reader.pruned_through().map_err(StepError::Journal)? > seq {
+            return Err(StepError::Overtaken);
+        }
         // Positions without a callback were pruned, or rolled back: there is nothing to settle.
         let reached = callbacks.last().map_or(committed, |callback| callback.seq);
         let count = callbacks.len();
@@ -142,8 +146,19 @@ impl Worker {
             opened.seq = copy_base(&mut opened.connection, &self.options.journal)
                 .map_err(StepError::Either)?;
             opened.journal_id = Some(self.journal_id.clone());
+            self.owe_what_came_since()?;
         }
-        Ok(opened.seq)
+        Ok(self.opened.as_ref().map_or(0, |opened| opened.seq))
+    }
+
+    /// A state that begins anew owes each sink what came after that which it is known to have had: the
+    /// journal has noted more of that than stood there at the start.
+    fn owe_what_came_since(&mut self) -> Result<(), StepError> {
+        for to in &mut self.options.owed_to {
+            let since = journal::sink_since(self.reader.connection(), &to.sink);
+            to.since = since.map_err(StepError::Journal)?.map_or(to.since, |had| had.max(to.since));
+        }
+        Ok(())
     }
 
     fn commit(
@@ -171,7 +186,10 @@ impl Worker {
             tracing::error!(%error, "settling failed; it is tried again");
         }
         match error {
-            StepError::State(error) if Fault::of(error) == Fault::Damaged => self.set_state_aside(),
+            StepError::State(error) if Fault::of(error) == Fault::Damaged => {
+                self.set_state_aside("damaged");
+            }
+            StepError::Overtaken => self.set_state_aside("older-than-pruned"),
             StepError::Journal(error) if matches!(Fault::of(error), Fault::Damaged | Fault::Io) => {
                 self.progress.fail();
             }
@@ -184,13 +202,13 @@ impl Worker {
         std::thread::sleep(PAUSE);
     }
 
-    fn set_state_aside(&self) {
-        match set_aside(&self.options.path, "damaged", &self.options.clock) {
+    fn set_state_aside(&self, why: &'static str) {
+        match set_aside(&self.options.path, why, &self.options.clock) {
             Ok(aside) => tracing::warn!(
-                set_aside = %aside.display(),
-                "the state file is damaged; it is settled again from the journal"
+                set_aside = %aside.display(), why,
+                "the state file is of no use; it is settled again from the journal"
             ),
-            Err(error) => tracing::error!(%error, "the damaged state file cannot be set aside"),
+            Err(error) => tracing::error!(%error, why, "the state file cannot be set aside"),
         }
     }
 }
@@ -202,6 +220,10 @@ enum StepError {
     Journal(rusqlite::Error),
     #[error("failed to write the state: {0}")]
     State(rusqlite::Error),
+    /// What comes next was pruned before it was settled: a pruning went on while the state began anew.
+    /// Only the journal's own tables know what that came to.
+    #[error("callbacks were pruned that this state has not settled")]
+    Overtaken,
     /// Copying from one to the other: blaming the wrong one could throw a good file away.
     #[error("failed to copy from the journal into the state: {0}")]
     Either(rusqlite::Error),
