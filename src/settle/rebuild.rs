@@ -14,6 +14,7 @@ use super::open::{Opened, catch_up, copy_base, try_open};
 use crate::change::{Change, ChangeId, MessageData, NotificationData, OwedTo, What, to_json};
 use crate::journal::reader::Reader;
 use crate::merge::Facts;
+use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, OpenError};
 use crate::state::outbox;
 use crate::state::rebuilt::{Differing, carry_outbox_over, differing, last_change_key, old_facts};
@@ -48,6 +49,7 @@ pub fn rebuild(
     if has_old {
         owe_differences(&building, path, owed_to)?;
     }
+    make_whole(&building)?;
     keep_owner(path, &building)?;
     // The old file goes before its WAL: without the WAL it might be half of itself and still look
     // whole, and with the WAL of the old one the new file would be damaged.
@@ -58,6 +60,18 @@ pub fn rebuild(
         error: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
     })?;
     Ok(seq)
+}
+
+/// Moves all of the new file's write-ahead log into it. Closing it does so too, but tells nobody if a full
+/// disk keeps it from that; and without its log it takes the place of the old one.
+fn make_whole(building: &Path) -> Result<(), OpenError> {
+    let wrap = |error| OpenError::Sqlite { path: building.to_owned(), error };
+    let state = try_open(building)?.connection;
+    if !checkpoint::run(&state, Mode::Truncate).map_err(wrap)? {
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        return Err(wrap(rusqlite::Error::SqliteFailure(busy, None)));
+    }
+    state.close().map_err(|(_, error)| wrap(error))
 }
 
 /// Settles into the old state what it has not settled yet, so that the two can be compared. Whether
@@ -203,6 +217,24 @@ mod tests {
         assert!(!beside("-wal").exists() && !beside("-rebuilding").exists());
         assert_eq!(fs::metadata(&files.state).unwrap().permissions().mode() & 0o777, 0o604);
         assert_eq!(known(&files.open().connection), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn a_new_state_that_is_not_whole_without_its_log_takes_nobodys_place() {
+        let files = Files::settled(&["a", "b", "c"]);
+        let old = fs::read(&files.state).unwrap();
+        let mut held = None;
+        let rebuilt = rebuild(&files.state, &files.journal, 2, &[], |_, _| {
+            held.get_or_insert_with(|| {
+                let reader = Connection::open(files.state.with_extension("db-rebuilding")).unwrap();
+                reader.execute_batch("BEGIN; SELECT count(*) FROM notification_row").unwrap();
+                reader
+            });
+        });
+        assert!(rebuilt.is_err(), "{rebuilt:?}");
+        assert_eq!(fs::read(&files.state).unwrap(), old);
+        drop(held);
+        assert_eq!(files.rebuild(), 3);
     }
 
     #[test]
