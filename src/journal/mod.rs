@@ -40,7 +40,7 @@ pub use rounds::{AskedThrough, Outcome, PerList, Rounds};
 pub use schema::{
     SCHEMA, SourceRow, adopt, count_between, forget, forget_sinks_but, journal_id, keep_credential,
     last_seq, lost_sources, note_pruned_before, old_prefix, pruned_before, pruned_through,
-    remember_sink, sink_had, sink_since,
+    received_at, remember_sink, sink_had, sink_since,
 };
 pub use space::{free_bytes, reserve_path};
 pub(crate) use writer::AbortOnPanic;

@@ -187,6 +187,13 @@ pub fn journal_id(connection: &Connection) -> rusqlite::Result<String> {
     connection.query_row("SELECT journal_id FROM identity", [], |row| row.get(0))
 }
 
+/// When the callback at that position arrived, as it stands there; `None` if there is none.
+pub fn received_at(connection: &Connection, seq: i64) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row("SELECT received_at FROM callback WHERE seq = ?1", [seq], |row| row.get(0))
+        .optional()
+}
+
 /// Callbacks up to and including this position were pruned.
 pub fn pruned_through(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT pruned_through FROM identity", [], |row| row.get(0))

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::journal::{self, reader::Reader};
 use crate::sqlite::{self, Access, Durability, OpenError};
 use crate::state::epoch;
-use crate::state::tables::{SCHEMA, cursor, set_cursor};
+use crate::state::tables::{SCHEMA, cursor, newest_line, set_cursor};
 use crate::state::write::carry_over;
 
 /// A state, ready to be settled into.
@@ -93,10 +93,12 @@ pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened,
     // Behind what was pruned, only the journal's own tables know what those callbacks came to: an
     // older copy of the state, or one that a power cut took back, cannot catch up from callbacks.
     let is_behind = known_id == id && opened.seq < pruned;
-    if known_id == id && opened.seq <= last && !is_behind {
+    let is_of_its_past = known_id != id
+        || have_one_past(&opened.connection, &writer, opened.seq.min(last)).map_err(wrap)?;
+    if known_id == id && opened.seq <= last && !is_behind && is_of_its_past {
         return Ok(opened);
     }
-    if is_behind || (known_id != id && last > 0) {
+    if is_behind || !is_of_its_past || (known_id != id && last > 0) {
         drop(opened);
         let why = if is_behind { "older-than-pruned" } else { "of-another-journal" };
         let aside = set_aside(path, why, clock)
@@ -113,6 +115,16 @@ pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened,
     );
     adopt_state(&mut writer, path, &known_id, opened.seq).map_err(wrap)?;
     Ok(opened)
+}
+
+/// Whether what the state knows of the newest callback up to `through` is of the callback that the journal
+/// has there. Two copies of one journal that both went on have one identity, and are not the same.
+fn have_one_past(state: &Connection, journal: &Connection, through: i64) -> rusqlite::Result<bool> {
+    let Some((seq, received_at)) = newest_line(state, through)? else { return Ok(true) };
+    if seq <= journal::pruned_through(journal)? {
+        return Ok(true);
+    }
+    Ok(journal::received_at(journal, seq)? == Some(received_at))
 }
 
 fn adopt_state(
@@ -224,7 +236,7 @@ pub(super) fn catch_up(
 mod tests {
     use std::fs;
 
-    use super::super::files::{Files, clock, known};
+    use super::super::files::{Files, at, clock, known};
     use super::*;
 
     #[test]
@@ -237,6 +249,27 @@ mod tests {
             assert_eq!((opened.journal_id.as_ref(), opened.seq), (Some(&id), 3));
             assert_eq!(files.journal_says(), (id.clone(), last, 0));
             assert_eq!(files.aside(), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_copy_of_its_journal_that_went_on_is_set_aside() {
+        // Up to the same position, behind the journal, and before it.
+        for (state_has, journal_has) in [(3, 3), (3, 4), (4, 3)] {
+            let files = Files::settled(&["a", "b"]);
+            let copy = files.copy_of(&files.journal);
+            files.append(3, &["c", "d"][..state_has - 2]);
+            files.catch_up();
+            fs::copy(copy, &files.journal).unwrap();
+            files.append(3, &["x", "y"][..journal_has - 2]);
+            let other = "UPDATE callback SET received_at = ?1 WHERE seq = 3";
+            files.journal_writer().execute(other, [at(90).to_string()]).unwrap();
+            let opened = files.open();
+            assert_eq!((opened.journal_id, opened.seq), (None, 0), "{state_has} {journal_has}");
+            drop(opened.connection);
+            let aside = files.aside();
+            assert!(aside.len() == 1 && aside[0].contains("of-another-journal"), "{aside:?}");
+            assert_eq!(files.journal_says().1, journal_has as i64, "it took nothing over");
         }
     }
 

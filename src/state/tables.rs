@@ -175,6 +175,24 @@ pub fn cursor(connection: &Connection) -> rusqlite::Result<(Option<String>, i64)
         .map(|cursor| cursor.unwrap_or((None, 0)))
 }
 
+/// Position and arrival, as they stand there, of the newest callback up to `through` that this state has a
+/// line about; `None` if there is none.
+pub fn newest_line(
+    connection: &Connection,
+    through: i64,
+) -> rusqlite::Result<Option<(i64, String)>> {
+    let newest = |table: &str| {
+        connection
+            .prepare_cached(&format!(
+                "SELECT seq, received_at FROM {table} WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1"
+            ))?
+            .query_row([through], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+    };
+    let lines = [newest("history_row")?, newest("message_history_row")?, newest("unrecognised")?];
+    Ok(lines.into_iter().flatten().max())
+}
+
 /// Sets it, in the transaction of what it stands for.
 pub fn set_cursor(connection: &Connection, journal_id: &str, seq: i64) -> rusqlite::Result<()> {
     connection
