@@ -48,10 +48,12 @@ fn page() -> String {
 fn every_metric_says_what_happened() {
     let page = page();
     for (series, value) in [
-        (r#"callbacks_total{source="passport",code="204"}"#, 9.0),
+        (r#"callbacks_total{source="passport",code="204"}"#, 8.0),
+        (r#"probes_total{source="passport"}"#, 1.0),
         (r#"callbacks_total{source="passport",code="401"}"#, 3.0),
         (r#"callbacks_total{source="",code="404"}"#, 1.0),
         (r#"callbacks_total{source="quiet",code="204"}"#, 0.0),
+        (r#"probes_total{source="quiet"}"#, 0.0),
         (r#"authentication_refusals_total{source="passport",reason="wrong"}"#, 2.0),
         (r#"authentication_refusals_total{source="passport",reason="missing"}"#, 1.0),
         (r#"events_total{source="passport",kind="receipt"}"#, 4.0),
@@ -110,6 +112,12 @@ fn when_a_source_last_called_back_outlives_a_restart_and_is_not_said_of_one_that
         metric(page, &format!("receiptd_last_callback_timestamp_seconds{{source=\"{source}\"}}"))
     };
     let server = setup.start();
+    assert_eq!(last(&server.metrics(), "passport"), None);
+    // Anybody can send the second: a probe says nothing about whether callbacks come.
+    let probe = r#"{"health_check": true}"#;
+    for token in [TOKEN, "bearer_token_set"] {
+        assert_eq!(server.ask(post(PATH, token, probe)).status, 204);
+    }
     assert_eq!(last(&server.metrics(), "passport"), None);
     assert_eq!(server.post(receipt("a")), 204);
     let before = last(&server.metrics(), "passport").unwrap();

@@ -12,8 +12,11 @@ use hyper::{Response, StatusCode};
 /// What happened to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// In the journal, durable; or an authentic probe, which is not kept.
+    /// In the journal, durable; or every sink has it, where nothing is kept.
     Kept,
+    /// A reachability probe, which is not kept: the same to its sender, and no sign of life of the source,
+    /// because a stranger may send one.
+    Probed,
     /// Not who it says, or does not say; with the challenge.
     Unauthenticated(HeaderValue),
     /// No source has this path.
@@ -37,7 +40,7 @@ impl Answer {
     /// Its code.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Kept => StatusCode::NO_CONTENT,
+            Self::Kept | Self::Probed => StatusCode::NO_CONTENT,
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
@@ -55,7 +58,7 @@ impl Answer {
 
     fn text(&self) -> &'static str {
         match self {
-            Self::Kept => "",
+            Self::Kept | Self::Probed => "",
             Self::Unauthenticated(_) => "unauthenticated\n",
             Self::UnknownPath => "no source has this path\n",
             Self::WrongMethod => "callbacks are posted\n",
@@ -103,6 +106,7 @@ mod tests {
     fn what_might_pass_is_never_a_4xx_and_nothing_is_a_redirect_or_429() {
         let all = [
             Answer::Kept,
+            Answer::Probed,
             Answer::Unauthenticated(HeaderValue::from_static("Bearer")),
             Answer::UnknownPath,
             Answer::WrongMethod,
@@ -124,8 +128,10 @@ mod tests {
     fn a_204_has_no_body() {
         use http_body_util::BodyExt as _;
         use hyper::body::Body as _;
-        let body = Answer::Kept.respond(false).into_body().boxed();
-        assert!(body.is_end_stream());
+        for answer in [Answer::Kept, Answer::Probed] {
+            let body = answer.respond(false).into_body().boxed();
+            assert!(body.is_end_stream());
+        }
     }
 
     /// The whole table, as the sender sees it: code, body, the headers beside it, and whether the
@@ -136,6 +142,7 @@ mod tests {
         let bearer = HeaderValue::from_static("Bearer");
         for (answer, status, text, header, is_last) in [
             (Answer::Kept, 204, "", None, false),
+            (Answer::Probed, 204, "", None, false),
             (
                 Answer::Unauthenticated(bearer),
                 401,

@@ -72,10 +72,11 @@ impl FrontDoor {
         };
         match (&route, &answer) {
             (Some(route), Answer::Kept) => route.metrics.kept(self.clock.now()),
+            (Some(route), Answer::Probed) => route.metrics.probed(),
             (Some(route), _) => route.metrics.answered(answer.status().as_u16()),
             (None, _) => self.metrics.stranger(answer.status().as_u16()),
         }
-        if !matches!(answer, Answer::Kept | Answer::Unauthenticated(_)) {
+        if !matches!(answer, Answer::Kept | Answer::Probed | Answer::Unauthenticated(_)) {
             self.refusals.note(route.as_deref().map(|route| &*route.source), answer.reason());
         }
         let took = started.elapsed();
@@ -121,7 +122,7 @@ impl FrontDoor {
             }
             // Without a declared length it is heard out like any other that is turned away.
             Verdict::ProbeOnly(refusal) => match self.read_body(body, DRAIN_BYTES_MAX).await {
-                Ok(body) if is_probe(route, &body) => Answer::Kept,
+                Ok(body) if is_probe(route, &body) => Answer::Probed,
                 _ => self.refuse(route, &refusal),
             },
             Verdict::Refused(refusal) => {
@@ -152,7 +153,7 @@ impl FrontDoor {
     /// Has the callback made safe.
     async fn keep(&self, route: &Route, body: Bytes) -> Answer {
         if is_probe(route, &body) {
-            return Answer::Kept;
+            return Answer::Probed;
         }
         let source = Arc::clone(&route.source);
         let entry = Entry::called_back(source, self.clock.now(), body);

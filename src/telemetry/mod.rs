@@ -132,6 +132,7 @@ pub struct Snapshot {
 pub struct Metrics {
     registry: Registry,
     answers: Family<ByAnswer, Counter>,
+    probes: Family<BySource, Counter>,
     refusals: Family<ByReason, Counter>,
     events: Family<ByKind, Counter>,
     duplicates: Family<BySource, Counter>,
@@ -174,6 +175,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("receiptd");
         let mut metrics = Self {
             answers: Family::default(),
+            probes: Family::default(),
             refusals: Family::default(),
             events: Family::default(),
             duplicates: Family::default(),
@@ -215,7 +217,12 @@ impl Metrics {
     }
 
     fn register_counters(&self, r: &mut Registry) {
-        r.register("callbacks", "Requests answered, by source and answer", self.answers.clone());
+        r.register(
+            "callbacks",
+            "Requests answered, by source and answer; without probes that were answered 204",
+            self.answers.clone(),
+        );
+        r.register("probes", "Reachability probes answered 204", self.probes.clone());
         r.register(
             "authentication_refusals",
             "Requests answered 401, by source and reason",
@@ -262,7 +269,7 @@ impl Metrics {
         r.register("batch_callbacks", "Callbacks in a commit", self.batch_callbacks.clone());
         r.register_with_unit(
             "last_callback_timestamp",
-            "When the source's last callback was kept, or its probe answered",
+            "When the source's last callback was kept",
             s.clone(),
             self.last_callback.clone(),
         );
@@ -317,6 +324,7 @@ impl Metrics {
             kept: self
                 .answers
                 .get_or_create_owned(&ByAnswer { source: name.to_owned(), code: 204 }),
+            probed: self.probes.get_or_create_owned(&by),
             last_callback: OnceLock::new(),
             unwell: self.expectation.recent(name),
             name: name.to_owned(),

@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 pub struct SourceMetrics {
     pub(super) name: String,
     pub(super) kept: Counter,
+    pub(super) probed: Counter,
     /// Not on the page before there is one: 0 would say that there has been none for decades.
     pub(super) last_callback: OnceLock<Seconds>,
     pub(super) unwell: Arc<Recent>,
@@ -31,10 +32,15 @@ impl Metrics {
 }
 
 impl SourceMetrics {
-    /// A callback was kept, or a probe answered.
+    /// A callback was kept.
     pub fn kept(&self, at: Timestamp) {
         self.kept.inc();
         self.last_callback.get_or_init(|| self.all.last_callback_of(&self.name)).set(seconds(at));
+    }
+
+    /// A probe was answered: no callback, and no sign that the source would still send one.
+    pub fn probed(&self) {
+        self.probed.inc();
     }
 
     /// A request was answered otherwise.
