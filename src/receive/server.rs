@@ -143,6 +143,8 @@ impl Server {
             let Some(tls) = tls else { return serve(stream, place, door, drain).await };
             let handshake = timeout(door.limits.handshake_ms_max, tls.accept(stream));
             tokio::select! {
+                // What has come by now counts, however late it is looked at.
+                biased;
                 shaken = handshake => match shaken {
                     Ok(Ok(stream)) => serve(stream, place, door, drain).await,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
@@ -185,6 +187,9 @@ where
     let mut is_closing = false;
     loop {
         tokio::select! {
+            // First what has come: after a moment in which this thread was held up, a caller is not too
+            // slow whose bytes have been waiting. What is answered 408 is never sent again.
+            biased;
             result = &mut connection => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "a connection ended early");
@@ -224,4 +229,78 @@ async fn hang_up<S: AsyncWrite + Unpin>(mut stream: S, last_words: &[u8]) {
         stream.shutdown().await
     };
     let _ = timeout(GOODBYE, goodbye).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::StatusCode;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::settings::Limits;
+    use crate::config::{self, Flags, Layers};
+    use crate::journal::{self, Options};
+    use crate::receive::keeper::{IsKept, Keeper};
+    use crate::receive::refusals::Refusals;
+    use crate::receive::routes::Routes;
+    use crate::sqlite::Durability;
+    use crate::telemetry::Metrics;
+
+    fn limits() -> Limits {
+        let layers = Layers::new(None, Vec::new(), Flags::default());
+        config::load(&layers, Clock::system().now()).unwrap().settings.limits
+    }
+
+    /// A door without any source, in front of a journal in `folder`.
+    fn door(folder: &std::path::Path, limits: &Limits) -> Arc<FrontDoor> {
+        let options = Options {
+            queue_callbacks_max: 8,
+            queue_bytes_max: 1 << 20,
+            batch_callbacks_max: 8,
+            free_bytes_min: 0,
+            reserve_bytes: 0,
+            durability: Durability::Normal,
+        };
+        let path = folder.join("receiptd.callbacks.db");
+        let (journal, _, _) = journal::start(&path, options, Box::new(|_| {})).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        Arc::new(FrontDoor {
+            routes: Routes::new(&[], &metrics),
+            keeper: Keeper::Journal {
+                journal,
+                is_kept: IsKept(Box::new(|_, _| false)),
+                ack_wait_max: limits.ack_wait_ms_max,
+            },
+            limits: limits.clone(),
+            clock: Clock::system(),
+            metrics,
+            refusals: Refusals::default(),
+            is_draining: false.into(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_request_that_has_come_whole_is_served_even_if_its_time_was_up_before_it_was_read() {
+        let folder = tempfile::tempdir().unwrap();
+        // Every head is late.
+        let limits = Limits { header_ms_max: Duration::ZERO, ..limits() };
+        let door = door(folder.path(), &limits);
+        let drain = watch::Sender::new(Drain::No);
+        // Often enough that chance would show.
+        for _ in 0..32 {
+            let connections = Connections::new(limits.clone());
+            let place = connections.admit().await;
+            let (mut caller, stream) = tokio::io::duplex(4_096);
+            caller.write_all(b"POST /elsewhere HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            caller.shutdown().await.unwrap();
+            connections.sweep();
+            let served = serve(stream, place, Arc::clone(&door), drain.subscribe());
+            timeout(Duration::from_secs(10), served).await.expect("it is served");
+            let mut answer = String::new();
+            caller.read_to_string(&mut answer).await.unwrap();
+            let expected = format!("HTTP/1.1 {}", StatusCode::NOT_FOUND.as_str());
+            assert!(answer.starts_with(&expected), "{answer}");
+        }
+    }
 }
