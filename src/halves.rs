@@ -381,9 +381,23 @@ pub fn remember(sources: &[Source], journal: &Journal) -> Result<(), StartError>
         .iter()
         .map(|source| SourceRow { name: source.name.to_string(), dialect: source.dialect.clone() })
         .collect();
-    journal
-        .on_writer(move |connection| rows.iter().try_for_each(|row| row.remember(connection)))??;
+    journal.on_writer(move |connection| {
+        // All or none: those of a reload that fails must not be read in another way from now on.
+        let transaction = sqlite::write_transaction(connection)?;
+        rows.iter().try_for_each(|row| row.remember(&transaction))?;
+        transaction.commit()
+    })??;
     Ok(())
+}
+
+/// The same, in a runtime that goes on meanwhile: the writer may be held up by its disk.
+///
+/// # Errors
+/// As [`remember`].
+pub async fn remember_meanwhile(sources: &[Source], journal: &Journal) -> Result<(), StartError> {
+    let (sources, journal) = (sources.to_vec(), journal.clone());
+    let remembering = tokio::task::spawn_blocking(move || remember(&sources, &journal));
+    remembering.await.map_err(io::Error::from)?
 }
 
 /// 32 random bytes as base64url without padding: 43 characters that every form field takes.

@@ -27,7 +27,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::api::control::ControlFile;
@@ -35,7 +35,7 @@ use crate::api::{self, Api, Waits};
 use crate::ask::Ask;
 use crate::clock::Clock;
 use crate::config::settings::{Settings, Source, Store, StoreKind, To};
-use crate::halves::{Halves, prepare_sources, remember};
+use crate::halves::{Halves, prepare_sources, remember_meanwhile};
 use crate::journal::Refused;
 use crate::lock::{Lock, LockError, check_file_system};
 use crate::lookout::Lookout;
@@ -127,6 +127,8 @@ pub struct Receiver {
     server: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
     look_at_tls: Arc<Notify>,
+    /// Held while sources are replaced: of two who do so, one is wholly the second.
+    replacing: Mutex<()>,
 }
 
 /// What stands behind the front door.
@@ -221,6 +223,7 @@ impl Receiver {
             server,
             background,
             look_at_tls,
+            replacing: Mutex::default(),
         })
     }
 
@@ -285,16 +288,20 @@ impl Receiver {
     }
 
     /// Puts these sources in the place of the old and looks at the TLS files, without dropping a
-    /// connection. Everything else needs a new start.
+    /// connection. Everything else needs a new start. Callers are served meanwhile.
     ///
     /// # Errors
-    /// If the journal cannot remember them, or no sink would keep what they bring; then the old
-    /// ones stay.
-    pub fn reload(&self, sources: &[Source]) -> Result<(), StartError> {
+    /// If the journal cannot remember them, no thread can be had to ask their platforms, or no sink would
+    /// keep what they bring; then the old ones stay, wholly.
+    pub async fn reload(&self, sources: &[Source]) -> Result<(), StartError> {
+        let _replacing = self.replacing.lock().await;
         match &self.behind {
             Behind::Files(kept) => {
-                remember(sources, &kept.halves.journal)?;
-                kept.reconciler.replace(sources)?;
+                // What can fail comes first. Nothing of a source may reach the journal before that knows
+                // how to read it.
+                kept.reconciler.make_ready(sources)?;
+                remember_meanwhile(sources, &kept.halves.journal).await?;
+                kept.reconciler.replace(sources);
                 kept.ask.replace(sources);
             }
             Behind::Relay(relay) => relay.replace_sources(sources)?,
@@ -471,5 +478,94 @@ async fn follow_tls_files(
             }
             Refreshed::Unchanged | Refreshed::StillFailing => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::Provider;
+    use crate::config::{Flags, Layers, load};
+    use crate::journal::Journal;
+
+    const NAME: &str = "passport";
+    const RECEIPT: &[u8] = br#"{"id": "n", "status": "sent", "notification_type": "sms"}"#;
+
+    async fn receiver(folder: &Path) -> Receiver {
+        Receiver::in_folder(folder, NAME, Provider::GcNotify, "old").await.unwrap()
+    }
+
+    fn source(source: &str, token: &str) -> Source {
+        use sha2::{Digest as _, Sha256};
+        let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(token));
+        let flags = Flags {
+            sources: vec![source.to_owned()],
+            token_sha256: vec![sha256],
+            ..Flags::default()
+        };
+        let loaded = load(&Layers::new(None, Vec::new(), flags), Clock::system().now());
+        loaded.unwrap().settings.sources.remove(0)
+    }
+
+    fn journal(receiver: &Receiver) -> &Journal {
+        let Behind::Files(kept) = &receiver.behind else { panic!("it has files") };
+        &kept.halves.journal
+    }
+
+    /// Holds up the writer until what is returned is dropped, or so long that a test has failed.
+    fn hold_up(journal: &Journal) -> mpsc::Sender<()> {
+        let ((release, held), (begin, begun)) = (mpsc::channel::<()>(), mpsc::channel());
+        let journal = journal.clone();
+        std::thread::spawn(move || {
+            journal.on_writer(move |_| {
+                begin.send(()).unwrap();
+                let _ = held.recv_timeout(Duration::from_secs(10));
+                Ok(())
+            })
+        });
+        begun.recv().unwrap();
+        release
+    }
+
+    #[tokio::test]
+    async fn while_a_reload_waits_for_the_disk_callers_are_served_by_the_old_sources() {
+        let folder = tempfile::tempdir().unwrap();
+        let receiver = receiver(folder.path()).await;
+        let release = hold_up(journal(&receiver));
+        let new = [source("passport=gc-notify", "new")];
+        let mut reloading = Box::pin(receiver.reload(&new));
+        for token in ["new", "another"] {
+            tokio::select! {
+                biased;
+                _ = &mut reloading => panic!("the journal is held up"),
+                answer = receiver.post(NAME, token, RECEIPT) => assert_eq!(answer.unwrap(), 401),
+            }
+        }
+        drop(release);
+        reloading.await.unwrap();
+        assert_eq!(receiver.post(NAME, "new", RECEIPT).await.unwrap(), 204);
+        assert_eq!(receiver.post(NAME, "old", RECEIPT).await.unwrap(), 401);
+        receiver.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_the_journal_does_not_remember_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let receiver = receiver(folder.path()).await;
+        let refuse = "CREATE TEMP TRIGGER no BEFORE INSERT ON source WHEN new.name = 'permits'
+            BEGIN SELECT RAISE(ABORT, 'no room'); END";
+        journal(&receiver).on_writer(|journal| journal.execute_batch(refuse)).unwrap().unwrap();
+        let new = ["passport=va-notify", "permits=gc-notify"].map(|name| source(name, "new"));
+        assert!(matches!(receiver.reload(&new).await, Err(StartError::Sqlite(_))));
+        let sql = "SELECT group_concat(name || ' ' || provider) FROM source";
+        let remembered = journal(&receiver)
+            .on_writer(|journal| journal.query_row(sql, [], |row| row.get::<_, String>(0)));
+        assert_eq!(remembered.unwrap().unwrap(), "passport gc-notify");
+        assert_eq!(receiver.post(NAME, "new", RECEIPT).await.unwrap(), 401);
+        assert_eq!(receiver.post(NAME, "old", RECEIPT).await.unwrap(), 204);
+        assert_eq!(receiver.callback_url("permits"), None);
+        receiver.stop().await;
     }
 }

@@ -37,6 +37,14 @@ impl Signals {
         })
     }
 
+    /// Yields when it is asked to stop. What else is asked for meanwhile is not lost.
+    pub async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     /// The next thing asked for.
     pub async fn next(&mut self) -> Asked {
         tokio::select! {

@@ -83,7 +83,11 @@ async fn serve(loaded: Loaded, layers: &Layers, out: &mut dyn Write) -> Result<E
     announce(&receiver, out);
     let asked_to_stop = async {
         while signals.next().await == Asked::Reload {
-            reload(&receiver, layers);
+            tokio::select! {
+                () = reload(&receiver, layers) => {}
+                // A slow disk may take its time to remember sources; whoever stops does not wait for it.
+                () = signals.stop() => break,
+            }
         }
     };
     tokio::select! {
@@ -133,7 +137,7 @@ fn log_warnings(loaded: &Loaded) {
 }
 
 /// Reads the configuration again; a bad one keeps what is in force.
-fn reload(receiver: &Receiver, layers: &Layers) {
+async fn reload(receiver: &Receiver, layers: &Layers) {
     let result = match config::load(layers, Clock::system().now()) {
         Ok(loaded) if loaded.settings.sources.is_empty() => {
             tracing::warn!("the configuration names no source any more; the old ones stay");
@@ -148,7 +152,7 @@ fn reload(receiver: &Receiver, layers: &Layers) {
                 );
             }
             let sources = loaded.settings.sources;
-            receiver.reload(&sources).map(|()| sources).map_err(|error| error.to_string())
+            receiver.reload(&sources).await.map(|()| sources).map_err(|error| error.to_string())
         }
         Err(problems) => Err(problems.to_string()),
     };

@@ -92,32 +92,49 @@ impl Reconciler {
     pub fn start(sources: &[Source], parts: Parts, metrics: Arc<Metrics>) -> io::Result<Self> {
         let (budgets, running) = (Arc::default(), Mutex::default());
         let reconciler = Self { parts, metrics, budgets, running };
-        reconciler.follow(asked(sources), Begun::WithTheProcess)?;
+        let wanted = asked(sources);
+        if !wanted.is_empty() {
+            reconciler.announce(&wanted);
+            *reconciler.running() = Some(reconciler.run(wanted, Begun::WithTheProcess)?);
+        }
         Ok(reconciler)
     }
 
-    /// Asks for these sources from now on. Where nothing about one is different, it is not begun anew;
-    /// where something is, what was sent to its host still counts.
+    /// Makes sure that [`Reconciler::replace`] can be done with these sources; asks nobody else than
+    /// before. If that is not done after all, a thread may be there that has nothing to ask.
     ///
     /// # Errors
     /// As [`Reconciler::start`].
-    pub fn replace(&self, sources: &[Source]) -> io::Result<()> {
-        self.follow(asked(sources), Begun::Later)
+    pub fn make_ready(&self, sources: &[Source]) -> io::Result<()> {
+        let mut running = self.running();
+        if running.is_none() && !asked(sources).is_empty() {
+            *running = Some(self.run(Vec::new(), Begun::Later)?);
+        }
+        Ok(())
     }
 
-    fn follow(&self, wanted: Vec<AskedSource>, begun: Begun) -> io::Result<()> {
-        // So that every series is there before anybody can look.
-        wanted.iter().for_each(|source| drop(self.metrics.upstream(&source.name)));
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Asks for these sources, for which it was made ready, from now on. Where nothing about one is
+    /// different, it is not begun anew; where something is, what was sent to its host still counts.
+    pub fn replace(&self, sources: &[Source]) {
+        let wanted = asked(sources);
+        self.announce(&wanted);
+        let mut running = self.running();
         if wanted.is_empty() {
             // Dropping its sender stops the thread, wherever it is.
             *running = None;
-        } else if let Some(running) = &*running {
-            running.wanted.send_replace(wanted);
         } else {
-            *running = Some(self.run(wanted, begun)?);
+            let running = running.as_ref().expect("it was made ready for sources that are asked");
+            running.wanted.send_replace(wanted);
         }
-        Ok(())
+    }
+
+    /// So that every series is there before anybody can look.
+    fn announce(&self, wanted: &[AskedSource]) {
+        wanted.iter().for_each(|source| drop(self.metrics.upstream(&source.name)));
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, asked: Vec<AskedSource>, begun: Begun) -> io::Result<Running> {
