@@ -243,9 +243,7 @@ impl Keeper {
                 Refused::DiskFull
             }
             Fault::Io | Fault::Damaged => {
-                tracing::error!(%error, "the journal failed; nothing more is accepted");
-                self.progress.fail();
-                self.queue.close_because(Refused::Latched);
+                self.latch(error);
                 Refused::CommitFailed
             }
             Fault::Busy | Fault::Other => {
@@ -287,15 +285,34 @@ impl Keeper {
         !low
     }
 
-    /// Moves the WAL into the file and cuts it; with the reserve's help if that needs room.
+    fn latch(&self, error: &rusqlite::Error) {
+        tracing::error!(%error, "the journal failed; nothing more is accepted");
+        self.progress.fail();
+        self.queue.close_because(Refused::Latched);
+    }
+
+    /// Moves the WAL into the file and cuts it; with the reserve's help if that needs room. What fails for
+    /// another reason than that latches as in a commit: what the log held may not be in the file, and a
+    /// later success would not prove that it is.
     fn make_room(&mut self) {
-        if checkpoint::run_without_waiting(&self.connection, Mode::Truncate).is_err() {
+        let empty = || checkpoint::run_without_waiting(&self.connection, Mode::Truncate);
+        let mut emptied = empty();
+        if emptied.as_ref().is_err_and(|error| !is_fatal(error)) {
             self.reserve.give_back();
-            if let Err(error) = checkpoint::run_without_waiting(&self.connection, Mode::Truncate) {
+            emptied = empty();
+        }
+        match emptied {
+            Err(error) if is_fatal(&error) => self.latch(&error),
+            Err(error) => {
                 tracing::warn!(%error, "no checkpoint for lack of space; it will be tried again");
             }
+            Ok(_) => {}
         }
     }
+}
+
+fn is_fatal(error: &rusqlite::Error) -> bool {
+    matches!(Fault::of(error), Fault::Io | Fault::Damaged)
 }
 
 /// Appends all of them in one transaction; returns the position of the last.
@@ -317,4 +334,46 @@ fn append(connection: &Connection, callbacks: &[Waiting]) -> rusqlite::Result<i6
     let last = connection.last_insert_rowid();
     connection.prepare_cached("COMMIT")?.execute([])?;
     Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_fails_while_room_is_made_latches() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            queue_callbacks_max: 8,
+            queue_bytes_max: 1 << 20,
+            batch_callbacks_max: 8,
+            // There is never so much.
+            free_bytes_min: u64::MAX,
+            reserve_bytes: 0,
+            durability: Durability::Normal,
+        };
+        let path = folder.path().join("receiptd.callbacks.db");
+        let (journal, writer, _) = start(&path, options, Box::new(|_| {})).unwrap();
+        let damaged = journal.on_writer({
+            let path = path.clone();
+            move |connection| {
+                let insert = "INSERT INTO callback (source, received_at, body)
+                    VALUES ('a', 'b', zeroblob(?1))";
+                connection.execute(insert, [1 << 20])?;
+                checkpoint::run(connection, Mode::Truncate)?;
+                // In the log, and then the file that it belongs to is cut behind its back.
+                connection.execute(insert, [1])?;
+                std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+                Ok(())
+            }
+        });
+        damaged.unwrap().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let latched = runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(10), journal.progress().latched()).await
+        });
+        assert!(latched.is_ok(), "it goes on");
+        writer.join();
+        assert_eq!(journal.on_writer(|_| Ok(())).unwrap_err(), Refused::Latched);
+    }
 }
