@@ -4,7 +4,8 @@
 //! could be acknowledged at 50,000/s comes down to half of that. So while callbacks arrive fast, and
 //! faster when settling rests, it works a tenth of the time; a burst is acknowledged at nearly the
 //! speed of appending alone and settled afterwards. Giving way ends when the oldest callback has
-//! waited [`WAIT_MAX`]: then settling runs at full speed until the burst is over.
+//! waited [`WAIT_MAX`], or something has waited for so long, whatever became of the clock that callbacks are
+//! stamped by: then settling runs at full speed until the burst is over.
 //!
 //! How fast callbacks arrive does not tell by itself whether settling is in their way: senders that
 //! send so many a second send no more of them if it rests, and then resting only lets the state fall
@@ -74,6 +75,8 @@ pub struct Pace {
     in_vain: u32,
     /// Callbacks a second while settling works; unknown until it has.
     settling: Option<f64>,
+    /// Since when there has always been something that waits; `None` if there is not.
+    behind_since: Option<Instant>,
     /// Set once giving way has lasted too long; until the burst is over.
     is_exhausted: bool,
 }
@@ -121,6 +124,7 @@ impl Pace {
             trial: None,
             in_vain: 0,
             settling: None,
+            behind_since: None,
             is_exhausted: false,
         }
     }
@@ -165,12 +169,20 @@ impl Pace {
         }
     }
 
-    /// How long to rest in all after working for `took`, while the oldest callback has waited `waited`.
-    pub fn rest(&mut self, now: Instant, took: Duration, waited: Duration) -> Duration {
+    /// How long to rest in all after working for `took`, while the oldest callback has waited `waited` by
+    /// the time it is stamped with, which may be set back meanwhile; `None` if none waits.
+    pub fn rest(&mut self, now: Instant, took: Duration, waited: Option<Duration>) -> Duration {
+        let behind = waited.map(|waited| {
+            let since = *self.behind_since.get_or_insert(now);
+            waited.max(now.saturating_duration_since(since))
+        });
+        if behind.is_none() {
+            self.behind_since = None;
+        }
         if !self.is_fast() {
             return Duration::ZERO;
         }
-        self.is_exhausted |= waited > WAIT_MAX;
+        self.is_exhausted |= behind.is_some_and(|behind| behind > WAIT_MAX);
         if self.is_exhausted {
             return Duration::ZERO;
         }
@@ -212,7 +224,7 @@ mod tests {
     use super::*;
 
     const TOOK: Duration = Duration::from_millis(10);
-    const NEVER: Duration = Duration::ZERO;
+    const NEVER: Option<Duration> = None;
 
     /// A pace that settles at 40,000/s, with the clock and the journal it follows.
     struct Scene {
@@ -243,7 +255,7 @@ mod tests {
             }
         }
 
-        fn rest(&mut self, waited: Duration) -> Duration {
+        fn rest(&mut self, waited: Option<Duration>) -> Duration {
             self.pace.rest(self.now, TOOK, waited)
         }
     }
@@ -316,13 +328,34 @@ mod tests {
     #[test]
     fn giving_way_ends_after_the_longest_wait_and_comes_back_after_the_burst() {
         let mut scene = Scene::after_a_trial(30_000, 50_000);
-        assert_eq!(scene.rest(WAIT_MAX), TOOK * 9);
-        assert_eq!(scene.rest(WAIT_MAX + TOOK), Duration::ZERO);
+        assert_eq!(scene.rest(Some(WAIT_MAX)), TOOK * 9);
+        assert_eq!(scene.rest(Some(WAIT_MAX + TOOK)), Duration::ZERO);
         scene.pass(Phase::Working, 30_000, 1);
         assert_eq!(scene.rest(NEVER), Duration::ZERO, "until the burst is over");
         scene.pass(Phase::Working, 0, 1);
         scene.pass(Phase::Working, 30_000, 20);
         assert_ne!(scene.rest(NEVER), Duration::ZERO);
+    }
+
+    #[test]
+    fn giving_way_ends_after_the_longest_wait_however_the_clock_is_set_back() {
+        let set_back = Some(Duration::ZERO);
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        assert_eq!(scene.rest(set_back), TOOK * 9);
+        // The trials that come due on the way gain as much.
+        scene.pass(Phase::Resting, 50_000, 300);
+        assert_eq!(scene.rest(set_back), TOOK * 9, "that was the longest wait");
+        scene.pass(Phase::Resting, 50_000, 1);
+        assert_eq!(scene.rest(set_back), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_was_behind_before_all_was_settled_does_not_count() {
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        for waited in [Some(TOOK), NEVER, Some(TOOK), Some(TOOK)] {
+            assert_eq!(scene.rest(waited), TOOK * 9);
+            scene.pass(Phase::Resting, 50_000, 150);
+        }
     }
 
     #[test]

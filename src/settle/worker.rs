@@ -83,10 +83,11 @@ impl Worker {
         let began = Instant::now();
         self.pace.committed(began, self.progress.committed(), Phase::Working);
         loop {
-            let waited = self.settled.owed_since().map_or(0, |since| {
-                self.options.clock.now().unix_micros().saturating_sub(since.unix_micros())
+            let waited = self.settled.owed_since().map(|since| {
+                let now = self.options.clock.now();
+                let micros = now.unix_micros().saturating_sub(since.unix_micros());
+                Duration::from_micros(u64::try_from(micros).unwrap_or(0))
             });
-            let waited = Duration::from_micros(u64::try_from(waited).unwrap_or(0));
             let rest = self.pace.rest(Instant::now(), took, waited);
             if began.elapsed() >= rest || self.shared.stop.load(Ordering::Acquire) {
                 return;
