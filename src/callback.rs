@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 
-/// One entry of the journal: an authentic POST as it came, what its platform said when asked, or what the
-/// app says it sent.
+/// One entry of the journal: an authentic POST as it came, what its platform said when asked, what the
+/// app says it sent, or that it is overdue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
     /// Position in the journal: grows by commit order, never used twice.

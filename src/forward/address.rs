@@ -4,7 +4,9 @@
 //! where its DNS says, and nobody configures on purpose an address that is only ever reached by
 //! mistake or by deceit: those of the link, behind which a cloud keeps the credentials of the
 //! machine, of many hosts at once, or of none. So the addresses of a name are looked at each time it
-//! is dialled, after the lookup and before the connection, and there is no second lookup between.
+//! is dialled, after the lookup and before the connection, and there is no second lookup between: for
+//! sinks of the kinds `http` and `postgres`, and for the platforms that are asked. The other kinds do
+//! not come by here, and dial wherever a name leads.
 
 use std::future::Future;
 use std::io;

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `id` | the change's id: the same however often it is sent, so that a sink can drop repeats |
 //! | `source` | `/receiptd/<source>` |
-//! | `type` | `receiptd.status`, `receiptd.message`, `receiptd.complaint`, `receiptd.returned-letter` or `receiptd.unrecognised` |
+//! | `type` | `receiptd.status`, `receiptd.message`, `receiptd.complaint`, `receiptd.returned-letter`, `receiptd.unrecognised` or `receiptd.overdue` |
 //! | `subject` | the platform's id of the notification or message; absent for `unrecognised` |
-//! | `time` | when the callback arrived |
+//! | `time` | when the callback arrived; of `overdue`, when it was found to be |
 //! | `data` | JSON: the columns of the public table, what the status was before, and with `include_raw` the callback as it came |
 
 use std::sync::Arc;

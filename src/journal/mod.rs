@@ -1,5 +1,5 @@
 //! The journal: every authentic callback, as it came, in the order of commit, and between them what
-//! platforms said when asked. The truth.
+//! platforms said when asked, what apps said they sent, and what we found overdue. The truth.
 //!
 //! One append-only table, one writing thread on the file's only read-write connection. The thread
 //! takes whatever waits (bounded), commits once with `synchronous=FULL`, and only then are all of

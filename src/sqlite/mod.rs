@@ -1,7 +1,8 @@
 //! What both files have in common: opening, migrating, checkpointing, and what an error means.
 //!
 //! The database files are never opened outside SQLite, never memory-mapped, and always in WAL mode
-//! with a checkpointer of their own ([`checkpoint`]): a commit never pays for a checkpoint. A
+//! with a checkpointer of their own ([`checkpoint`]): no commit ends in a checkpoint. The writer itself
+//! empties its log only where there is no other way, to make room on a full disk and after pruning. A
 //! library older than 3.51.3 is refused, because its WAL can silently lose commits when a second
 //! connection checkpoints.
 
