@@ -207,7 +207,8 @@ async fn notification(
 
 fn has_ended(row: &NotificationRow, reader: &Reader) -> bool {
     let kind = row.notification_type.as_deref();
-    row.status.as_deref().is_some_and(|status| is_end(reader.provider, status, kind))
+    row.returned_at.is_some()
+        || row.status.as_deref().is_some_and(|status| is_end(reader.provider, status, kind))
 }
 
 /// What is known of it now.

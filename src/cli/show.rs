@@ -228,7 +228,8 @@ fn find(reader: &Reader, args: &Args, now: Timestamp) -> Result<Vec<Subject>, Fa
     let expected_of = |row: &NotificationRow| {
         let said = said.iter().find(|said| said.source == row.source)?;
         let kind = row.notification_type.as_deref();
-        let has_ended = ends.as_ref()?.is_end(&row.source, row.status.as_deref(), kind);
+        let is_end = ends.as_ref()?.is_end(&row.source, row.status.as_deref(), kind);
+        let has_ended = is_end || row.returned_at.is_some();
         Some(Expectation::new(said.clone(), has_ended, now))
     };
     for notification in reader.notification(source, id).map_err(unreadable)? {

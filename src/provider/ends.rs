@@ -1,7 +1,8 @@
 //! When a message has come to an end: the one place that says so, for every provider.
 //!
 //! An end is a status after which the platform tells nothing more in the usual course of things. Moves
-//! between ends are possible, and a word that nobody knows is never one.
+//! between ends are possible, and a word that nobody knows is never one. One end is no status: a letter that
+//! came back (`returned_at`) has its end whatever status is told of it, and whoever asks looks at that too.
 //!
 //! `sent` is the hard one, because it means two things:
 //!

@@ -19,7 +19,8 @@ use crate::ends::Ends;
 /// The table, in the state only: a new state has it from what it is given of `expected_row`.
 ///
 /// No trigger is needed where a notification is heard of for the first time: that is when most are, and
-/// nothing is left out of which nothing was heard. No trigger says OR IGNORE: what settling writes is an
+/// nothing is left out of which nothing was heard. Nor for `returned_at`: a letter that came back never
+/// becomes one that did not. No trigger says OR IGNORE: what settling writes is an
 /// upsert, whose way with conflicts would take the place of it.
 macro_rules! awaited_table {
     () => {
@@ -61,16 +62,18 @@ macro_rules! from_awaited {
 }
 pub(super) use from_awaited;
 
-/// Whether what is known of `n` is no end, by the parameter that holds the ends ([`Ends::to_json`]).
+/// Whether what is known of `n` is no end, by the parameter that holds the ends ([`Ends::to_json`]). A letter
+/// that came back has its end, whatever status was told of it.
 macro_rules! has_no_end {
     ($ends:literal) => {
         concat!(
-            "(n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(",
+            "(n.returned_at IS NULL
+                AND (n.status IS NULL OR n.status NOT IN (SELECT value FROM json_each(",
             $ends,
             ")) AND json_array(n.status, n.notification_type, n.source)
                 NOT IN (SELECT value FROM json_each(",
             $ends,
-            ")))"
+            "))))"
         )
     };
 }
@@ -391,6 +394,27 @@ mod tests {
         // One that is awaited already.
         state.execute(told, ["id-4", "pending"]).unwrap();
         assert_eq!(awaited(&state), [4]);
+    }
+
+    #[test]
+    fn a_letter_that_came_back_has_its_end_whatever_was_told_of_it() {
+        let mut state = state(1, 3);
+        let came_back = "UPDATE notification_row SET returned_at = first_received_at, status = ?2
+            WHERE key = ?1";
+        state.execute(came_back, params![2, None::<&str>]).unwrap();
+        state.execute(came_back, params![3, "pending"]).unwrap();
+        let late = |state: &Connection| {
+            let looked = look_at(state).into_iter().filter(|row| row.is_overdue);
+            looked.map(|row| row.key).collect::<Vec<_>>()
+        };
+        let asked = overdue(&state, &question()).unwrap();
+        assert_eq!(asked.iter().map(|row| row.key).collect::<Vec<_>>(), [4]);
+        assert_eq!(late(&state), [4]);
+        assert_eq!(sweep(&mut state), [4]);
+        // What is told of it later puts it back, to be looked at once more.
+        state.execute("UPDATE notification_row SET status = 'sending' WHERE key = 3", []).unwrap();
+        assert_eq!((awaited(&state), late(&state)), (vec![3, 4], vec![4]));
+        assert_eq!(sweep(&mut state), [4]);
     }
 
     #[test]

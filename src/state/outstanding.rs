@@ -207,10 +207,12 @@ fn number(statuses: &Statuses) -> String {
     if statuses.sometimes.is_empty() { "0".to_owned() } else { text + " ELSE 0 END" }
 }
 
-/// Whether a notification has not come to an end in some source.
+/// Whether a notification has not come to an end in some source. A letter that came back has, whatever
+/// status was told of it.
 fn may_be_open(statuses: &Statuses) -> String {
     let words: Vec<&str> = statuses.always.iter().map(|word| plain(word)).collect();
-    format!("(status IS NULL OR status NOT IN ('{}'))", words.join("', '"))
+    let is_no_end = format!("(status IS NULL OR status NOT IN ('{}'))", words.join("', '"));
+    format!("returned_at IS NULL AND {is_no_end}")
 }
 
 fn plain(word: &'static str) -> &'static str {
@@ -289,6 +291,25 @@ mod tests {
         let others = Statuses { always: &["sending"], sometimes: &[] };
         assert!(make_index(&state, &others).unwrap(), "of other words");
         assert_eq!(ids(&state, "gc", 0, 0, 9), "bceg");
+    }
+
+    #[test]
+    fn a_letter_that_came_back_is_not_outstanding_whatever_was_told_of_it() {
+        let state = state();
+        let came_back =
+            "UPDATE notification_row SET returned_at = first_received_at WHERE key = ?1";
+        for is_made in [false, true] {
+            assert_eq!(is_made, is_made && make_index(&state, &STATUSES).unwrap());
+            // One of which a status was told, and one of which none was.
+            for key in [2, 3] {
+                state.execute(came_back, [key]).unwrap();
+            }
+            assert_eq!(ids(&state, "gc", 0, 0, 9), "eg");
+            assert_eq!(
+                counted(&state, "gc", 100, (2, 4)),
+                Counted { stuck: 2, is_any_heard: false }
+            );
+        }
     }
 
     #[test]

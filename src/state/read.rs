@@ -149,6 +149,7 @@ const NOTIFICATIONS: List<NotificationRow> = List {
     matches: "(:type IS NULL OR notification_type = :type)
         AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
         AND (:open_before IS NULL OR coalesce(created_at, first_received_at) < :open_before
+            AND returned_at IS NULL
             AND (status IS NULL OR NOT status IN (SELECT value FROM json_each(:ends))
                 AND NOT json_array(status, notification_type, source)
                     IN (SELECT value FROM json_each(:ends))))",

@@ -6,7 +6,7 @@ use receiptd::state::read::NotificationRow;
 use serde_json::{Value, json};
 
 use crate::support::Client;
-use crate::world::{Key, PASSPORT, VISA, World, id, receipt};
+use crate::world::{Key, PASSPORT, VISA, World, came_back, id, receipt};
 
 fn path(number: u64, wait: &str) -> String {
     let query = if wait.is_empty() { String::new() } else { format!("?wait={wait}") };
@@ -72,6 +72,17 @@ fn a_wait_ends_with_a_text_that_is_sent_and_not_with_an_email() {
     world.hear("passport", &[delivered]);
     let found: Value = serde_json::from_slice(&waiting.answer().body).unwrap();
     assert_eq!(found["status"], "delivered");
+}
+
+#[test]
+fn a_wait_ends_with_a_letter_that_came_back() {
+    let world = World::start();
+    let mut waiting = asked(&world, PASSPORT, &path(1, "60s"));
+    let began = Instant::now();
+    world.hear("passport", &[receipt(1, "sending", "letter", 0), came_back(1)]);
+    let found: Value = serde_json::from_slice(&waiting.answer().body).unwrap();
+    assert!(found["returned_at"].is_string(), "{found}");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[test]

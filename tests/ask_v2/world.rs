@@ -168,6 +168,16 @@ pub fn receipt(number: u64, status: &str, kind: &str, created: u64) -> Value {
     })
 }
 
+/// That the letter of that number came back.
+pub fn came_back(number: u64) -> Value {
+    json!({
+        "notification_id": id(number), "reference": null, "date_sent": "2026-11-01",
+        "sent_by": "API", "template_name": "a", "template_id": "None",
+        "template_version": null, "spreadsheet_file_name": null,
+        "spreadsheet_row_number": null, "upload_letter_file_name": null,
+    })
+}
+
 /// A text message from the public.
 pub fn text(number: u64, received: u64) -> Value {
     json!({

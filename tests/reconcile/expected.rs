@@ -85,6 +85,47 @@ fn stuck_is_what_has_had_no_end_for_longer_than_the_platforms_take() {
     assert_eq!(list(&setup, &["--stuck", "--status", "sending"]), stuck[1..]);
 }
 
+/// Where only its coming back was called back, and where that was told of what has another status.
+#[test]
+fn a_letter_that_came_back_is_neither_stuck_nor_overdue() {
+    let setup = Setup::with_sources(&source("passport", "govuk-notify", &[("live", TOKEN)]));
+    let server = setup.start();
+    let days = 4 * 86_400;
+    for number in [2, 3] {
+        call_back(&server, &Row::new(number, "sending", days).callback());
+    }
+    for number in [1, 2] {
+        let came_back = json!({
+            "notification_id": id(number), "reference": null, "date_sent": "2026-11-01",
+            "sent_by": "API", "template_name": "a", "template_id": "None",
+            "template_version": null, "spreadsheet_file_name": null,
+            "spreadsheet_row_number": null, "upload_letter_file_name": null,
+        });
+        call_back(&server, &came_back.to_string());
+    }
+    server.stop();
+    for number in [1, 2, 3] {
+        say(&setup, ago(90), &said(number, ago(60)));
+    }
+    let server = setup.start();
+    server.settled();
+    let open = [(id(3), Value::from("sending"))];
+    assert_eq!(list(&setup, &["--stuck"]), open);
+    assert_eq!(list(&setup, &["--overdue"]), open);
+    for (number, is_overdue) in [(1, false), (2, false), (3, true)] {
+        let shown = tell_of(&setup, "show", number, "json").stdout;
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown["expected"]["overdue"], is_overdue, "{number}");
+    }
+    server.stop();
+    // It is counted by one that looks at its start.
+    let server = setup.start();
+    let counted =
+        |name: &str| metric(&server.metrics(), &format!("receiptd_{name}{{source=\"passport\"}}"));
+    eventually("it is counted", || counted("expected_overdue") == Some(1.0));
+    assert_eq!(counted("stuck"), Some(1.0));
+}
+
 /// As a callback about a text message.
 fn text(row: &Row) -> String {
     row.callback().replace("\"email\"", "\"sms\"")
