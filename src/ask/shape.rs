@@ -107,7 +107,7 @@ impl<'a> Notification<'a> {
             created_at: *created_at,
             created_by_name: (),
             sent_at: row.sent_at,
-            completed_at: completed_at(asked, status, reader.provider),
+            completed_at: completed_at(asked, reader.provider),
             scheduled_for: (),
             own: Own::of(asked, reader.voice()),
         }
@@ -115,10 +115,12 @@ impl<'a> Notification<'a> {
 }
 
 /// As the platform has it. Called back it tells when the row last changed, whatever the status; asked, the
-/// platform has made up its mind, but for US Notify.gov, whose answer has the same as a callback.
-fn completed_at(asked: &Asked, status: &str, provider: Provider) -> Option<Timestamp> {
+/// platform has made up its mind, but for US Notify.gov, whose answer has the same as a callback. It goes by
+/// the status that it was told with: when a letter came back nobody tells.
+fn completed_at(asked: &Asked, provider: Provider) -> Option<Timestamp> {
     let is_theirs = asked.is_polled && provider != Provider::UsNotify;
-    asked.row.completed_at.filter(|_| is_theirs || has_completed_at(status))
+    let told = asked.row.status.as_deref();
+    asked.row.completed_at.filter(|_| is_theirs || told.is_some_and(has_completed_at))
 }
 
 impl<'a> Template<'a> {
@@ -213,12 +215,12 @@ mod tests {
     use super::*;
     use crate::state::read::NotificationRow;
 
-    fn asked(is_polled: bool) -> Asked {
+    fn asked(is_polled: bool, status: &str) -> Asked {
         let at = Timestamp::from_unix_micros(1);
         let row = NotificationRow {
             source: "passport".to_owned(),
             id: "n".to_owned(),
-            status: None,
+            status: Some(status.to_owned()),
             status_description: None,
             provider_response: None,
             reference: None,
@@ -236,14 +238,14 @@ mod tests {
             first_received_at: at,
             last_received_at: at,
         };
-        let (status, notification_type) = (None, Some("email".to_owned()));
+        let (status, notification_type) = (row.status.clone(), Some("email".to_owned()));
         Asked { row, status, notification_type, created_at: at, is_polled }
     }
 
     #[test]
     fn what_the_platform_told_when_asked_is_told_whatever_its_status() {
         let is_told = |is_polled, status, provider| {
-            completed_at(&asked(is_polled), status, provider).is_some()
+            completed_at(&asked(is_polled, status), provider).is_some()
         };
         for provider in [Provider::GovukNotify, Provider::GcNotify, Provider::NotifyNl] {
             for (status, if_called_back) in

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::world::{PASSPORT, VISA, World, id, receipt, text};
+use crate::world::{PASSPORT, VISA, World, came_back, id, receipt, text};
 
 /// An answer of a platform, from its documentation and its code.
 fn example(name: &str) -> Value {
@@ -210,12 +210,7 @@ fn a_notification_known_only_by_a_complaint_or_a_returned_letter_is_answered() {
                 "notification_id": id(1), "complaint_id": id(8), "reference": null,
                 "to": "someone@example.com", "complaint_date": "2026-11-22T10:00:00.000000Z",
             }),
-            json!({
-                "notification_id": id(2), "reference": null, "date_sent": "2026-11-01",
-                "sent_by": "API", "template_name": "a", "template_id": "None",
-                "template_version": null, "spreadsheet_file_name": null,
-                "spreadsheet_row_number": null, "upload_letter_file_name": null,
-            }),
+            came_back(2),
         ],
     );
     let complaint = world.read(PASSPORT, &format!("/v2/notifications/{}", id(1)));
@@ -236,4 +231,30 @@ fn a_notification_known_only_by_a_complaint_or_a_returned_letter_is_answered() {
     assert_eq!(world.ids(PASSPORT, "/v2/notifications?status=created"), [id(1)]);
     assert_eq!(world.ids(PASSPORT, "/v2/notifications?template_type=email"), [id(1)]);
     assert_eq!(world.ids(PASSPORT, "/v2/notifications?status=failed"), [id(2)]);
+}
+
+/// What is told of it afterwards, late or out of order, is lower than that.
+#[test]
+fn a_letter_that_came_back_stays_a_returned_letter() {
+    let world = World::start();
+    world.hear("passport", &[came_back(1), came_back(2)]);
+    world.hear("passport", &[receipt(1, "received", "letter", 0)]);
+    world.hear("passport", &[receipt(2, "sending", "letter", 0)]);
+    let found = |number| {
+        let letter = world.read(PASSPORT, &format!("/v2/notifications/{}", id(number)));
+        (letter["status"].clone(), letter["completed_at"].clone())
+    };
+    assert_eq!(found(1), (json!("returned-letter"), json!("2026-11-22T00:00:05.000000Z")));
+    assert_eq!(
+        found(2),
+        (json!("returned-letter"), Value::Null),
+        "it was not done when it was sent"
+    );
+    let listed = |status| {
+        let mut ids = world.ids(PASSPORT, &format!("/v2/notifications?status={status}"));
+        ids.sort();
+        ids
+    };
+    assert_eq!(listed("returned-letter"), [id(1), id(2)]);
+    assert_eq!(listed("received"), [""; 0]);
 }
