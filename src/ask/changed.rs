@@ -125,7 +125,7 @@ pub(super) async fn answer(
     query: Option<&str>,
 ) -> Result<Response<Full<Bytes>>, Fault> {
     let cursor: Option<Arc<str>> = only(query, &["updated_after"])?.map(Arc::from);
-    ask.current().await?;
+    let committed = ask.current().await?;
     let deadline = Instant::now() + LOOKING_MS_MAX;
     let mut found: Option<Found> = None;
     loop {
@@ -138,7 +138,7 @@ pub(super) async fn answer(
                 Some(found) => look_behind(state, &feed, found, (&silences, LOOK_MS_MAX)).map(Some),
             }
         };
-        found = match ask.pool.of(&reader.source).ask(look).await? {
+        found = match ask.pool.of(&reader.source).ask(committed, look).await? {
             Some(Found { notifications, next, has_more: Some(has_more), .. }) => {
                 return Ok(written(&Changes { notifications, next, has_more }));
             }

@@ -96,9 +96,9 @@ pub(super) async fn answer(
     let last = last.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
     let place = ask.place(&ask.following, &reader)?;
     // A power cut may have taken the state back behind what was told of it.
-    ask.current().await?;
+    let committed = ask.current().await?;
     let (of, silences) = (Arc::clone(&reader), Arc::clone(&ask.silences));
-    let began = ask.pool.of(&reader.source).ask(move |state| {
+    let began = ask.pool.of(&reader.source).ask(committed, move |state| {
         let feed = Feed::of(state, &of)?;
         let Some(last) = last else { return Ok((*feed.epoch(), None, feed::end(state)?)) };
         let last = feed.point(state, &last)?;
@@ -178,7 +178,8 @@ impl Following {
                 // Nothing more is told of a state that is no more.
                 if *feed.epoch() == epoch { read(&feed, state) } else { Err(Fault::Stopping) }
             };
-            match self.ask.pool.of(&self.reader.source).ask(read).await {
+            // Nothing is waited for: what holds less than was told here is of another epoch.
+            match self.ask.pool.of(&self.reader.source).ask(0, read).await {
                 Err(Fault::Busy | Fault::TooSlow) => {
                     sleep_until((looked_at + RETRY_MS).into()).await;
                 }

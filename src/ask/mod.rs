@@ -18,8 +18,8 @@
 //!   whatever is configured: an unknown service, a wrong key and a receiver that nobody may read from are
 //!   one and the same. Who follows changes does so by a sealed [`cursor`], which tells nothing of how much
 //!   others receive.
-//! - An answer is current: everything acknowledged before the question is in it. Where that takes
-//!   longer than [`SETTLED_MS_MAX`] the answer is 503, which the official clients tell apart as worth
+//! - An answer is current: everything acknowledged before the question is in it, also if the state is found
+//!   damaged in between and settled anew. Where that takes longer than [`SETTLED_MS_MAX`] the answer is 503, which the official clients tell apart as worth
 //!   another try: an old status, told as if it were the last, would be a wrong one.
 //! - Nothing that is asked holds up the writer of the state or keeps the write-ahead log from being
 //!   cut: a question is one short read, interrupted after `pool::QUERY_MS_MAX`, and its answer is
@@ -232,11 +232,12 @@ impl Ask {
         self.place(&self.asking, reader).map(|share| Held(Arc::new(share)))
     }
 
-    /// Waits until everything acknowledged so far is settled.
-    async fn current(&self) -> Result<(), Fault> {
+    /// Waits until everything acknowledged so far is settled. Up to where that is: what is read then must
+    /// hold as much ([`pool::Asking::ask`]).
+    async fn current(&self) -> Result<i64, Fault> {
         let committed = self.journal.progress().committed();
         match tokio::time::timeout(SETTLED_MS_MAX, self.settled.reaches(committed)).await {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(committed),
             Ok(false) | Err(_) => Err(Fault::NotSettled),
         }
     }

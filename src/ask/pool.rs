@@ -25,7 +25,7 @@ use crate::settle::Settled;
 use crate::sqlite::checkpoint::Emptier;
 use crate::sqlite::{self, Access};
 use crate::state::asked::ListError;
-use crate::state::tables::SCHEMA;
+use crate::state::tables::{SCHEMA, cursor};
 
 /// How long one question may read.
 pub(super) const QUERY_MS_MAX: Duration = Duration::from_millis(1_000);
@@ -147,9 +147,12 @@ impl Pool {
 }
 
 impl Asking<'_> {
-    /// Asks it: `read` runs on another thread, in one transaction.
+    /// Asks it: `read` runs on another thread, in one transaction, of a state into which everything up to
+    /// `committed` is settled. That somebody waited until it was is not enough: a state that is found damaged
+    /// later is settled anew from nought.
     pub(super) async fn ask<T: Send + 'static>(
         self,
+        committed: i64,
         read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let Self { pool, line } = self;
@@ -166,7 +169,7 @@ impl Asking<'_> {
         let generation = pool.settled.generation();
         let (tell, told) = oneshot::channel();
         pool.hand_over(Box::new(move |hand| {
-            let answer = hand.ask(generation, read);
+            let answer = hand.ask(generation, committed, read);
             // Given back when the reading has ended, not when somebody stops waiting for it.
             drop(place);
             let _ = tell.send(answer);
@@ -191,32 +194,46 @@ impl Hand {
     fn ask<T>(
         &mut self,
         generation: u64,
+        committed: i64,
         read: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let known = self.open.take().filter(|open| open.generation == generation);
         let mut connection = match known {
             Some(open) => open.connection,
-            None => sqlite::open(&self.path, &SCHEMA, Access::Read).map_err(|error| {
-                tracing::error!(%error, "a reader could not open the state");
-                Fault::Failed
-            })?,
+            None => self.open_anew()?,
         };
-        let answer = in_time(&mut connection, read);
+        let answer = in_time(&mut connection, committed, read);
         // What is wrong with a question is no reason to open the state anew.
         if !matches!(answer, Err(Fault::Failed)) {
             self.open = Some(Open { generation, connection });
         }
         answer
     }
+
+    fn open_anew(&self) -> Result<Connection, Fault> {
+        sqlite::open(&self.path, &SCHEMA, Access::Read).map_err(|error| {
+            if !self.path.exists() {
+                // One that was damaged has just been set aside.
+                return Fault::NotSettled;
+            }
+            tracing::error!(%error, "a reader could not open the state");
+            Fault::Failed
+        })
+    }
 }
 
 fn in_time<T>(
     connection: &mut Connection,
+    committed: i64,
     read: impl FnOnce(&Connection) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     sqlite::end_at(connection, Instant::now() + QUERY_MS_MAX)?;
     // Rolled back when it is dropped: there is nothing to commit.
     let transaction = connection.transaction()?;
+    let (_, settled) = cursor(&transaction)?;
+    if settled < committed {
+        return Err(Fault::NotSettled);
+    }
     read(&transaction)
 }
 
@@ -253,6 +270,7 @@ mod tests {
     use crate::settle::{self, OnThread, Settler};
     use crate::sqlite::Durability;
     use crate::sqlite::checkpoint::{Checkpointer, wal_bytes};
+    use crate::state::tables::set_cursor;
 
     /// A state with the thread that writes it and the one that checkpoints it, and its readers.
     struct World {
@@ -347,7 +365,7 @@ mod tests {
         let source: Arc<str> = Arc::from("a");
         let reader = || async {
             for _ in 0..questions / 2 {
-                world.pool.of(&source).ask(read_for_long()).await.unwrap();
+                world.pool.of(&source).ask(0, read_for_long()).await.unwrap();
             }
         };
         tokio::join!(reader(), reader());
@@ -382,9 +400,36 @@ mod tests {
         let source: Arc<str> = Arc::from("a");
         for _ in 0..20 {
             let ask = |state: &Connection| Ok(state.query_row(count, [], |row| row.get(0))?);
-            let rows: i64 = world.pool.of(&source).ask(ask).await.unwrap();
+            let rows: i64 = world.pool.of(&source).ask(0, ask).await.unwrap();
             assert_eq!(rows, 16);
         }
+        world.pool.close();
+    }
+
+    #[tokio::test]
+    async fn a_state_that_does_not_hold_what_was_acknowledged_answers_nothing() {
+        let world = World::new(u64::MAX);
+        let source: Arc<str> = Arc::from("a");
+        let ask = |committed| world.pool.of(&source).ask(committed, |_| Ok(()));
+        let settle = |seq| {
+            let settled = move |state: &mut Connection| set_cursor(state, "journal", seq);
+            world.settler.on_thread().run(settled).unwrap().unwrap();
+        };
+        settle(5);
+        assert_eq!(ask(5).await, Ok(()));
+        // One that was begun anew is at its start, whoever waited for the one before.
+        settle(2);
+        assert_eq!(ask(5).await, Err(Fault::NotSettled));
+        assert_eq!(ask(2).await, Ok(()));
+        world.pool.close();
+    }
+
+    #[tokio::test]
+    async fn while_there_is_no_state_it_is_being_settled_anew() {
+        let world = World::new(u64::MAX);
+        std::fs::remove_file(&world.path).unwrap();
+        let source: Arc<str> = Arc::from("a");
+        assert_eq!(world.pool.of(&source).ask(0, |_| Ok(())).await, Err(Fault::NotSettled));
         world.pool.close();
     }
 
@@ -406,7 +451,7 @@ mod tests {
                         let _ = gate.lock().unwrap().recv();
                         Ok(())
                     };
-                    pool.of(&source).ask(wait).await
+                    pool.of(&source).ask(0, wait).await
                 })
             })
             .collect();
@@ -414,7 +459,7 @@ mod tests {
             begun.recv().await.unwrap();
         }
         // It is answered while half of the threads are taken, and many more questions wait for them.
-        world.pool.of(&other).ask(|_| Ok(())).await.unwrap();
+        world.pool.of(&other).ask(0, |_| Ok(())).await.unwrap();
         assert!(begun.try_recv().is_err(), "no more than half are taken");
         drop(closed);
         for asked in all {

@@ -178,30 +178,43 @@ async fn notification(
     query: Option<&str>,
 ) -> Result<Response<Full<Bytes>>, Fault> {
     let Some(wait) = only(query, &["wait"])? else {
-        ask.current().await?;
-        return look(ask, reader, id).await?.ok_or(Fault::NotHeardOf).map(|row| written(&row));
+        let committed = ask.current().await?;
+        return told(look(ask, reader, id, committed).await);
     };
     let wait = parse_wait(&wait).ok_or_else(|| invalid(NO_WAIT.to_owned()))?;
     let deadline = Instant::now() + wait;
     let _place = ask.place(&ask.waiting, reader)?;
-    ask.current().await?;
+    let committed = ask.current().await?;
     let mut settled = ask.settled.clone();
     loop {
         let looked_at = Instant::now();
-        let found = look(ask, reader, id).await?;
-        let has_ended = found.as_ref().is_some_and(|row| has_ended(row, reader));
-        let answer = || found.as_ref().ok_or(Fault::NotHeardOf).map(written);
-        if has_ended || looked_at >= deadline {
-            return answer();
+        let looked = look(ask, reader, id, committed).await;
+        if is_over(&looked, reader) || looked_at >= deadline {
+            return told(looked);
         }
         // What is settled after the look was begun ends the wait at once.
         match timeout_at(deadline.into(), settled.changes()).await {
             Ok(true) => sleep_until((looked_at + LOOK_MS_MIN).min(deadline).into()).await,
             // Settling has ended: nothing more will come.
-            Ok(false) => return answer(),
+            Ok(false) => return told(looked),
             // One more look.
             Err(_) => {}
         }
+    }
+}
+
+/// What a look comes to.
+type Looked = Result<Option<NotificationRow>, Fault>;
+
+fn told(looked: Looked) -> Result<Response<Full<Bytes>>, Fault> {
+    looked?.ok_or(Fault::NotHeardOf).map(|row| written(&row))
+}
+
+/// Whether to wait no longer. A state that is settled anew will know what the one before it knew.
+fn is_over(looked: &Looked, reader: &Reader) -> bool {
+    match looked {
+        Ok(found) => found.as_ref().is_some_and(|row| has_ended(row, reader)),
+        Err(fault) => *fault != Fault::NotSettled,
     }
 }
 
@@ -211,12 +224,12 @@ fn has_ended(row: &NotificationRow, reader: &Reader) -> bool {
         || row.status.as_deref().is_some_and(|status| is_end(reader.provider, status, kind))
 }
 
-/// What is known of it now.
-async fn look(ask: &Ask, reader: &Arc<Reader>, id: &str) -> Result<Option<NotificationRow>, Fault> {
+/// What is known of it now, in a state that holds everything up to `committed`.
+async fn look(ask: &Ask, reader: &Arc<Reader>, id: &str, committed: i64) -> Looked {
     let (id, reader) = (decoded(id), Arc::clone(reader));
     ask.pool
         .of(&reader.source)
-        .ask(move |state| {
+        .ask(committed, move |state| {
             for form in forms_of(&id) {
                 if let Some(found) = asked::notification(state, &reader.source, &form)? {
                     return Ok(Some(found.row));
@@ -256,11 +269,11 @@ async fn receipts(
 ) -> Result<Response<Full<Bytes>>, Fault> {
     let after = only(query, &["after"])?.map_or(Some(0), |after| parse_position(&after));
     let after = after.ok_or_else(|| invalid(NO_POSITION.to_owned()))?;
-    ask.current().await?;
+    let committed = ask.current().await?;
     let (id, reader) = (decoded(id), Arc::clone(reader));
     ask.pool
         .of(&reader.source)
-        .ask(move |state| {
+        .ask(committed, move |state| {
             for form in forms_of(&id) {
                 let lines = time_line(state, &reader.source, &form, (after, RECEIPTS_MAX + 1))?;
                 let Some(mut receipts) = lines else { continue };

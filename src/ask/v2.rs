@@ -81,11 +81,11 @@ pub(super) async fn answer(ask: &Ask, request: &Request<Incoming>) -> (&'static 
 
 async fn notification(ask: &Ask, reader: &Arc<Reader>, id: &str) -> Result<Answer, Fault> {
     let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned();
-    ask.current().await?;
+    let committed = ask.current().await?;
     let reader = Arc::clone(reader);
     ask.pool
         .of(&reader.source)
-        .ask(move |state| {
+        .ask(committed, move |state| {
             for form in forms_of(&id) {
                 if let Some(found) = asked::notification(state, &reader.source, &form)? {
                     return Ok(written(&Notification::of(&found, &reader)));
@@ -105,11 +105,11 @@ async fn notifications(
     let list = List::of_notifications(request.uri().query(), reader.voice())?;
     let base = format!("{}{NOTIFICATIONS}", base(request.headers()));
     ask.indexes.are_there()?;
-    ask.current().await?;
+    let committed = ask.current().await?;
     let reader = Arc::clone(reader);
     ask.pool
         .of(&reader.source)
-        .ask(move |state| {
+        .ask(committed, move |state| {
             let rows = match begin(state, &reader, &list, asked::notification_place)? {
                 Begin::At(place) => {
                     asked::notifications(state, &reader.source, &list.filter, place.as_ref(), PAGE)?
@@ -131,11 +131,11 @@ async fn messages(
     let list = List::of_messages(request.uri().query())?;
     let base = format!("{}{MESSAGES}", base(request.headers()));
     ask.indexes.are_there()?;
-    ask.current().await?;
+    let committed = ask.current().await?;
     let reader = Arc::clone(reader);
     ask.pool
         .of(&reader.source)
-        .ask(move |state| {
+        .ask(committed, move |state| {
             let rows = match begin(state, &reader, &list, asked::message_place)? {
                 Begin::At(place) => asked::messages(state, &reader.source, place.as_ref(), PAGE)?,
                 Begin::Nowhere => Vec::new(),
