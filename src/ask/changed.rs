@@ -32,6 +32,9 @@ use crate::state::epoch::{Epoch, Key};
 use crate::state::feed::{self, Page, Point};
 use crate::state::read::NotificationRow;
 
+#[cfg(test)]
+pub(super) use tests::{feed, hear};
+
 /// How long one look takes, give or take two thousand lines of history: less than a question may read.
 pub(super) const LOOK_MS_MAX: Duration = Duration::from_millis(300);
 
@@ -225,8 +228,16 @@ mod tests {
     use crate::state::epoch;
     use crate::state::tables::SCHEMA;
 
+    /// Of that source, in a state that is begun here.
+    pub(in super::super) fn feed(state: &Connection, source: &str) -> Feed {
+        epoch::begin(state, [7; 32], "1.0.0").unwrap();
+        let epoch = Epoch::of(state).unwrap().unwrap();
+        let seal = Seal::new(epoch.key(), source);
+        Feed { epoch, source: source.into(), seal }
+    }
+
     /// At each of these places a new notification of that source.
-    fn hear(state: &Connection, source: &str, places: RangeInclusive<i64>) {
+    pub(in super::super) fn hear(state: &Connection, source: &str, places: RangeInclusive<i64>) {
         let rows = "WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)";
         let range = (places.start(), places.end());
         let heard = "INSERT INTO notification_row (key, id, source, status, receipts, duplicates,
@@ -243,10 +254,7 @@ mod tests {
     #[test]
     fn that_there_is_more_is_said_of_the_readers_own_source_however_much_others_received() {
         let state = sqlite::open_in_memory(&SCHEMA).unwrap();
-        epoch::begin(&state, [7; 32], "1.0.0").unwrap();
-        let epoch = Epoch::of(&state).unwrap().unwrap();
-        let seal = Seal::new(epoch.key(), "passport");
-        let feed = Feed { epoch, source: "passport".into(), seal };
+        let feed = feed(&state, "passport");
         hear(&state, "passport", 1..=1);
         hear(&state, "visa", 2..=9_000);
         // As if one look had time for one step.

@@ -167,6 +167,7 @@ fn an_id_that_names_nothing_here_is_refused_and_beginning_again_is_told() {
         let told: Value = serde_json::from_slice(&answer.body).unwrap();
         let message = told["errors"][0]["message"].as_str().unwrap();
         assert!(message.contains("begin again: leave out Last-Event-ID"), "{message}");
+        assert!(message.contains("GET /v2/received-text-messages"), "no other feed has texts");
         answer.status
     };
     for wrong in ["nowhere", "1048576", "é"] {
