@@ -29,6 +29,12 @@ use crate::clock::Timestamp;
 /// Lines of history that one look reads.
 const LINES_MAX: usize = 2_000;
 
+/// Lines of the same notifications that it reads beside, to find out what changed once more behind it. One
+/// notification may have been repeated without an end, and a look that took too long would be taken again and
+/// again. What is not looked at counts as no change: the notification is told where it stands, as it is now,
+/// and once more where it changed last. Told twice does no harm.
+const LATER_LINES_MAX: usize = 20_000;
+
 /// What is told of notifications.
 const HISTORY: &str = "history_row";
 
@@ -186,7 +192,8 @@ fn line_sql(table: &str) -> String {
 }
 
 /// The notifications of a source that changed behind what the page has gone through, each once, where
-/// it changed last: one look. Looks of one page belong into one transaction, so that each stays once.
+/// it changed last, as far as [`LATER_LINES_MAX`] goes: one look. Looks of one page belong into one
+/// transaction, so that each stays once.
 ///
 /// # Errors
 /// Of SQLite only.
@@ -200,9 +207,10 @@ pub fn changed(
     for line in lines.iter().filter(|line| !line.duplicate) {
         last_of.insert(line.subject, line.at);
     }
+    let mut lines_left = LATER_LINES_MAX;
     for line in lines.iter().filter(|line| last_of.get(&line.subject) == Some(&line.at)) {
         let Some(row) = notification(connection, source, line.subject)? else { continue };
-        if changes_later(connection, line)? {
+        if changes_later(connection, line, &mut lines_left)? {
             continue;
         }
         let bytes = row.text_bytes();
@@ -309,13 +317,27 @@ fn is_of(connection: &Connection, source: &str, line: &Line) -> rusqlite::Result
         .exists((line.subject, source))
 }
 
-/// Whether there is news of that subject behind the line.
-fn changes_later(connection: &Connection, line: &Line) -> rusqlite::Result<bool> {
-    connection.prepare_cached(LATER)?.exists([line.subject, line.at.seq(), line.at.event()])
+/// Whether there is news of that subject behind the line, as far as may be looked; what was read is taken off.
+fn changes_later(
+    connection: &Connection,
+    line: &Line,
+    lines_left: &mut usize,
+) -> rusqlite::Result<bool> {
+    let limit = i64::try_from(*lines_left).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(LATER)?;
+    let mut rows = statement.query([line.subject, line.at.seq(), line.at.event(), limit])?;
+    while let Some(row) = rows.next()? {
+        *lines_left -= 1;
+        if row.get(0)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-const LATER: &str = "SELECT 1 FROM history_row INDEXED BY history_by_subject
-    WHERE subject = ?1 AND (seq, event) > (?2, ?3) AND NOT duplicate LIMIT 1";
+/// In the order of the index, so that nothing is sorted; the table itself is read of what is behind alone.
+const LATER: &str = "SELECT CASE WHEN (seq, event) > (?2, ?3) THEN NOT duplicate ELSE 0 END
+    FROM history_row INDEXED BY history_by_subject WHERE subject = ?1 LIMIT ?4";
 
 fn notification(
     connection: &Connection,
@@ -359,6 +381,9 @@ fn told(connection: &Connection, source: &str, line: &Line) -> rusqlite::Result<
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::callback::{Origin, ReceivedMessage};
     use crate::sqlite;
@@ -464,6 +489,43 @@ mod tests {
         let expected = [(3, "n1"), (4, "n4"), (5, "n5"), (6, "n2"), (7, "n7")];
         let (seen, _) = follow(&state, Position::default());
         assert_eq!(seen, expected.map(|(seq, id)| (seq, id.to_owned())));
+    }
+
+    /// So many repeats of the notification that was first heard of at 1, behind the first.
+    fn repeat(state: &Connection, times: i64) {
+        let sql = "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i <= ?1)
+            INSERT INTO history_row SELECT i, 0, ?2, 'receipt', 'sent', NULL, ?3, 1, zeroblob(16) FROM n";
+        state.execute(sql, (times, key(1, 0), at(2).to_string())).unwrap();
+    }
+
+    #[test]
+    fn however_often_one_is_repeated_no_look_takes_longer_for_it() {
+        let steps = |times| {
+            let mut state = state();
+            hear(&state, "a", 1, 1, false);
+            repeat(&state, times);
+            let hundreds = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&hundreds);
+            let count = move || counted.fetch_add(1, Ordering::Relaxed) == usize::MAX;
+            state.progress_handler(100, Some(count)).unwrap();
+            let mut page = Page::begin(Position::default(), BOUNDS);
+            changed(&state, (&epoch_of(&state), "a"), &mut page).unwrap();
+            assert_eq!(page.found.len(), 1);
+            hundreds.load(Ordering::Relaxed)
+        };
+        let of_many = i64::try_from(LATER_LINES_MAX).unwrap() + 2_000;
+        assert_eq!(steps(of_many), steps(4 * of_many));
+    }
+
+    #[test]
+    fn what_changed_again_behind_more_repeats_than_are_looked_at_is_told_twice_and_not_missed() {
+        let state = state();
+        hear(&state, "a", 1, 1, false);
+        let times = i64::try_from(LATER_LINES_MAX).unwrap() + 2_000;
+        repeat(&state, times);
+        hear(&state, "a", times + 2, 1, false);
+        let (seen, _) = follow(&state, Position::default());
+        assert_eq!(seen, [(1, "n1".to_owned()), (times + 2, "n1".to_owned())]);
     }
 
     #[test]

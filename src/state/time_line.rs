@@ -1,4 +1,9 @@
 //! What was told of one notification, callback by callback.
+//!
+//! Lines are found through the index of their notification, which is not in the order of the journal: a
+//! question sorts their places, all of them, and reads those that it tells. That is a matter of milliseconds
+//! for what platforms send. Its bound is the time that a question has: behind some hundred thousand callbacks
+//! about one notification there is no telling.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
@@ -44,9 +49,12 @@ pub fn time_line(
     let Some(subject) = subject else { return Ok(None) };
     connection
         .prepare_cached(
-            "SELECT kind, status, completed_at, received_at, duplicate, fingerprint
-             FROM history_row INDEXED BY history_by_subject WHERE subject = ?1
-             ORDER BY seq, event LIMIT ?2 OFFSET ?3",
+            "SELECT kind, status, completed_at, received_at, duplicate, fingerprint FROM (
+                SELECT seq, event FROM history_row INDEXED BY history_by_subject WHERE subject = ?1
+                ORDER BY seq, event LIMIT ?2 OFFSET ?3
+             ) AS place CROSS JOIN history_row AS line
+                ON (line.seq, line.event) = (place.seq, place.event)
+             ORDER BY place.seq, place.event",
         )?
         .query_map([subject, count(lines_max), count(behind)], read_time_line)?
         .zip(behind + 1..)
