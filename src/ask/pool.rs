@@ -31,7 +31,7 @@ use crate::state::tables::{SCHEMA, cursor};
 pub(super) const QUERY_MS_MAX: Duration = Duration::from_millis(1_000);
 
 /// How long one waits for a thread.
-const PLACE_MS_MAX: Duration = Duration::from_millis(2_000);
+pub(super) const PLACE_MS_MAX: Duration = Duration::from_millis(2_000);
 
 /// Questions that are read at once. Each connection has a cache of its own.
 const THREADS_MAX: usize = 4;
