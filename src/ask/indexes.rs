@@ -1,7 +1,9 @@
-//! The indexes that lists are read through: made when somebody may read, dropped when nobody may.
+//! The indexes that lists are read through: made when somebody may read, dropped at a start at which nobody
+//! may. A reload that removes the last reader drops none.
 //!
 //! They are made on the settling thread, which alone writes the state, one at a time between two
-//! batches; callbacks are received meanwhile, and lists answered 503. A look-up by id needs none of them.
+//! batches; callbacks are received meanwhile, and lists answered 503. A look-up by id needs none of them, but
+//! is answered 503 too where something was acknowledged meanwhile and is settled behind the index only.
 //! A state that is begun anew, because the old one was damaged, gets them anew.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

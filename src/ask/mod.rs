@@ -184,7 +184,8 @@ impl Ask {
         ask
     }
 
-    /// Puts the readers of these sources in the place of the old. In a runtime.
+    /// Puts the readers of these sources in the place of the old. Without any, the indexes stay until a start
+    /// without one: readers may come back with the next reload. In a runtime.
     pub fn replace(&self, sources: &[Source]) {
         let readers = Arc::new(Readers::new(sources));
         if !readers.is_empty() {

@@ -108,7 +108,7 @@ impl Readers {
         }
         match Shown::of(headers)? {
             Shown::Jwt(jwt) => self.signed(&jwt, now),
-            Shown::ApiKey { service, secret } => self.holding(service, secret),
+            Shown::ApiKey { service, secret } => self.showing(service, secret),
         }
     }
 
@@ -126,7 +126,7 @@ impl Readers {
         jwt.is_of(now).map(|()| reader)
     }
 
-    fn holding(&self, service: Option<Uuid>, secret: &[u8]) -> Result<Arc<Reader>, Fault> {
+    fn showing(&self, service: Option<Uuid>, secret: &[u8]) -> Result<Arc<Reader>, Fault> {
         let mut found = None;
         for reader in self.all.iter().filter(|reader| reader.shows_key()) {
             let is_service = service.is_none_or(|service| service == reader.service);

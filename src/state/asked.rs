@@ -3,9 +3,9 @@
 //! The other lists of the state are in order of arrival, which costs nothing: every table grows at its
 //! end. An app lists by creation and by status, type and reference, and each of these orders is an
 //! index whose pages settling visits at random. So they are made only where somebody reads
-//! ([`make_index`]), and dropped where nobody does any more ([`drop_indexes`]).
+//! ([`make_index`]), and dropped at the next start where nobody does any more ([`drop_indexes`]).
 //!
-//! - No question reads more rows than it answers with. A list over several statuses and types is as
+//! - No question reads more than a page of each range. A list over several statuses and types is as
 //!   many ranges of one index, each in order, of which the newest are taken; a range is left at the
 //!   first row that is too old. Every statement names its index, so that it fails without it rather
 //!   than read the table.
@@ -45,7 +45,7 @@ const RECEIVED: &str = "coalesce(date_received, received_at)";
 /// statuses and five types; beyond this somebody makes words up.
 const RANGES_MAX: usize = 512;
 
-/// An index that is there only while somebody reads.
+/// An index that is there only where somebody reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Index {
     /// Everything of a source, by creation.

@@ -1,7 +1,7 @@
 //! The state file: what people read. Public tables, migrations, every SELECT.
 //!
-//! The names and columns of `notification`, `received_message`, `history` and `unrecognised` are a
-//! public interface, documented in the README and stable; they are views over tables of ours
+//! The names and columns of `notification`, `received_message`, `history`, `expected` and `unrecognised` are
+//! a public interface, documented in the README and stable; all but the last are views over tables of ours
 //! (`…_row`), so that ours can change. A look-up by id or reference through them uses an index.
 //!
 //! [`mod@write`] turns what settling found into rows, [`outbox`] keeps what sinks are owed, [`outbox_ask`] is what an
