@@ -76,6 +76,14 @@ fn the_document_is_served_to_everybody_and_describes_what_there_is() {
     assert_eq!(document["openapi"], "3.1.0");
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     assert_eq!(paths.len(), 6);
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let operation = operations.as_object().unwrap().values().next().unwrap();
+        let answers = &operation["responses"];
+        // Where nothing is kept, and where the state cannot be read.
+        assert!(answers.get("404").is_some(), "{path}");
+        let reads = path != "/v1/expected" && path != "/v1/openapi.json";
+        assert_eq!(answers.get("500").is_some(), reads, "{path}");
+    }
     for path in paths {
         let path = path.replace("{id}", &id(1));
         if path != "/v1/events" && path != "/v1/expected" {
