@@ -276,5 +276,10 @@ fn the_admin_listener_answers_what_is_asked_and_nothing_else() {
     }
     let posted = Client::connect(server.admin).ask(post(PATH, TOKEN, receipt("a")));
     assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
+    let read = server.admin("/control/prune");
+    assert_eq!((read.status, read.header("allow")), (405, Some("POST")));
+    for (wait, status) in [("wait=5s", 204), ("wait=+5s", 400), ("wait=61s", 400), ("5s", 400)] {
+        assert_eq!(server.admin(&format!("/settled?{wait}")).status, status, "{wait}");
+    }
     assert_eq!(setup.callbacks(), 0);
 }

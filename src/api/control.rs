@@ -15,11 +15,12 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use subtle::ConstantTimeEq as _;
 
 use super::{Answer, text};
+use crate::ask::WAIT_MAX;
 use crate::clock::{Clock, Timestamp};
 use crate::journal::reader::Reader;
 use crate::journal::{AskedThrough, Journal, Outcome};
@@ -123,7 +124,9 @@ impl Control {
         clock: &Clock,
     ) -> Answer {
         if request.method() != Method::POST {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return answer;
         }
         if !self.is_key(request.headers().get(AUTHORIZATION)) {
             return text(StatusCode::UNAUTHORIZED, "the key stands in the control file\n");
@@ -144,7 +147,7 @@ impl Control {
     async fn prune(&self, order: Order, settled: &Settled) -> Answer {
         // What is acknowledged but not settled yet is never pruned; give it a moment.
         let committed = self.journal.progress().committed();
-        let _ = tokio::time::timeout(super::WAIT_MAX, settled.reaches(committed)).await;
+        let _ = tokio::time::timeout(WAIT_MAX, settled.reaches(committed)).await;
         let (journal, state) = (self.journal.clone(), self.state.clone());
         let (generation, settled) = (settled.generation(), settled.clone());
         let metrics = Arc::clone(&self.metrics);
@@ -207,7 +210,7 @@ impl Control {
         let Some(Polled { source, pieces }) = polled else {
             return text(StatusCode::BAD_REQUEST, "expected what was polled as JSON\n");
         };
-        if !self.knows(&source) {
+        if !self.knows(&source).await {
             return text(StatusCode::BAD_REQUEST, "the receiver has no such source\n");
         }
         let heals: Vec<_> = pieces.iter().map(|piece| piece.heals).collect();
@@ -233,7 +236,7 @@ impl Control {
         let Some(AskedByHand { source, outcome }) = asked else {
             return text(StatusCode::BAD_REQUEST, "expected what a round came to as JSON\n");
         };
-        if !self.knows(&source) {
+        if !self.knows(&source).await {
             return text(StatusCode::BAD_REQUEST, "the receiver has no such source\n");
         }
         let mut journal = InJournal { journal: self.journal.clone(), settled: settled.clone() };
@@ -252,10 +255,15 @@ impl Control {
         text(StatusCode::NO_CONTENT, "")
     }
 
-    /// Whether the journal has such a source.
-    fn knows(&self, source: &str) -> bool {
-        let known = Reader::open(&self.files[0]).ok().and_then(|reader| reader.dialects().ok());
-        known.is_some_and(|known| known.contains_key(source))
+    /// Whether the journal has such a source. It is read on a thread that may wait for a disk: the one here
+    /// serves all callers.
+    async fn knows(&self, source: &str) -> bool {
+        let (journal, source) = (self.files[0].clone(), source.to_owned());
+        let look = move || {
+            let known = Reader::open(&journal).ok().and_then(|reader| reader.dialects().ok());
+            known.is_some_and(|known| known.contains_key(&*source))
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 
     fn is_key(&self, shown: Option<&HeaderValue>) -> bool {

@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::ask::{self, Ask};
+use crate::ask::{self, Ask, parse_wait};
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::receive::connection::Connections;
@@ -48,9 +48,6 @@ const CONNECTIONS_MAX: usize = ask::ASKING_MAX + 64;
 /// How many may wait at `/settled`, which asks for no key: so few that with as many readers as there may
 /// be there is always a connection that can make room for a probe.
 const WAITS_MAX: usize = 32;
-
-/// The longest `/settled?wait=`.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// How long a request's head may take, and a connection be silent between two.
 const HEAD_MAX: Duration = Duration::from_secs(10);
@@ -214,7 +211,7 @@ impl Api {
 
     /// 204 once everything acknowledged before this request is settled.
     async fn settled(&self, query: Option<&str>) -> Answer {
-        let wait = match query.map(parse_wait) {
+        let wait = match query.map(|query| query.strip_prefix("wait=").and_then(parse_wait)) {
             None => Duration::ZERO,
             Some(Some(wait)) => wait,
             Some(None) => {
@@ -289,17 +286,6 @@ impl Files {
     }
 }
 
-/// Reads `wait=5s` or `wait=500ms`; `None` if it is neither, or too long.
-fn parse_wait(query: &str) -> Option<Duration> {
-    let wait = query.strip_prefix("wait=")?;
-    let wait = match (wait.strip_suffix("ms"), wait.strip_suffix('s')) {
-        (Some(ms), _) => Duration::from_millis(ms.parse().ok()?),
-        (None, Some(s)) => Duration::from_secs(s.parse().ok()?),
-        (None, None) => return None,
-    };
-    (wait <= WAIT_MAX).then_some(wait)
-}
-
 fn text(status: StatusCode, text: &'static str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *answer.status_mut() = status;
@@ -310,18 +296,4 @@ fn unavailable(why: &'static str) -> Answer {
     let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, why);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_is_in_seconds_or_milliseconds_and_bounded() {
-        assert_eq!(parse_wait("wait=5s"), Some(Duration::from_secs(5)));
-        assert_eq!(parse_wait("wait=250ms"), Some(Duration::from_millis(250)));
-        for wrong in ["wait=5", "wait=", "wait=-1s", "wait=61s", "wait=5m", "timeout=5s", ""] {
-            assert_eq!(parse_wait(wrong), None, "{wrong}");
-        }
-    }
 }

@@ -78,6 +78,7 @@ pub use events::Stream;
 use fault::{Fault, Voice, json_answer};
 use indexes::Indexes;
 use pool::Pool;
+pub use query::{WAIT_MAX, parse_wait};
 use readers::{Reader, Readers};
 use shares::{Share, Shares};
 use silence::Silences;

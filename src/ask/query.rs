@@ -3,6 +3,8 @@
 //! Mistakes are told in the platforms' words and in their order: by the keys they know, then those they
 //! do not. Where a key may stand once, its first value counts, as it does there.
 
+use std::time::Duration;
+
 use form_urlencoded::Serializer;
 use uuid::Uuid;
 
@@ -16,6 +18,22 @@ const NOTIFICATIONS: [&str; 5] =
 
 /// Keys of a list of received text messages.
 const MESSAGES: [&str; 1] = ["older_than"];
+
+/// The longest that anybody may have an answer wait.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Reads how long to wait, `5s` or `500ms`; `None` if it is neither, or more than [`WAIT_MAX`].
+pub fn parse_wait(text: &str) -> Option<Duration> {
+    let number = |digits: &str| {
+        digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+    };
+    let wait = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(ms), _) => Duration::from_millis(number(ms)?),
+        (None, Some(s)) => Duration::from_secs(number(s)?),
+        (None, None) => return None,
+    };
+    (wait <= WAIT_MAX).then_some(wait)
+}
 
 /// A list that is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,6 +181,16 @@ pub(super) fn not_an_id(key: &str, id: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_in_seconds_or_milliseconds_and_bounded() {
+        assert_eq!(parse_wait("5s"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_wait("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_wait("0s"), Some(Duration::ZERO));
+        for wrong in ["5", "", "s", "-1s", "+1s", "61s", "60001ms", "5m", "1e1s", "5 s"] {
+            assert_eq!(parse_wait(wrong), None, "{wrong}");
+        }
+    }
 
     const ID: &str = "740e5834-3a29-46b4-9a6f-16142fde533a";
 

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::time::{sleep_until, timeout_at};
 
 use super::fault::{Fault, Voice, json_answer};
-use super::query::{forms_of, pairs};
+use super::query::{forms_of, pairs, parse_wait};
 use super::readers::Reader;
 use super::{Answer, Ask, changed, events, expected, holding, written};
 use crate::provider::ends::is_end;
@@ -34,9 +34,6 @@ const OPENAPI: &str = "/v1/openapi.json";
 
 /// What describes all of it.
 const DOCUMENT: &str = include_str!("openapi.json");
-
-/// The longest `wait`.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What to give instead of what is no such time.
 const NO_POSITION: &str = "after is no position; give that of the last one you have, as 1000";
@@ -240,19 +237,6 @@ async fn look(ask: &Ask, reader: &Arc<Reader>, id: &str, committed: i64) -> Look
         .await
 }
 
-/// Reads `5s` or `500ms`; `None` if it is neither, or too long.
-fn parse_wait(text: &str) -> Option<Duration> {
-    let number = |digits: &str| {
-        digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-    };
-    let wait = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-        (Some(ms), _) => Duration::from_millis(number(ms)?),
-        (None, Some(s)) => Duration::from_secs(number(s)?),
-        (None, None) => return None,
-    };
-    (wait <= WAIT_MAX).then_some(wait)
-}
-
 /// What was told of one notification.
 #[derive(Serialize)]
 struct Receipts {
@@ -289,16 +273,6 @@ async fn receipts(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wait_is_in_seconds_or_milliseconds_and_bounded() {
-        assert_eq!(parse_wait("5s"), Some(Duration::from_secs(5)));
-        assert_eq!(parse_wait("250ms"), Some(Duration::from_millis(250)));
-        assert_eq!(parse_wait("0s"), Some(Duration::ZERO));
-        for wrong in ["5", "", "s", "-1s", "+1s", "61s", "60001ms", "5m", "1e1s", "5 s"] {
-            assert_eq!(parse_wait(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_key_may_stand_once_and_only_where_it_means_something() {
