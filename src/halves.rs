@@ -131,6 +131,7 @@ impl Halves {
             state: self.settler.on_thread(),
             files: self.files.clone(),
             metrics: Arc::clone(metrics),
+            pruning: Arc::default(),
         }
     }
 

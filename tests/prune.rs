@@ -54,6 +54,32 @@ fn a_reader_that_holds_up_pruning_holds_up_no_callback_and_no_settling() {
 }
 
 #[test]
+fn while_somebody_prunes_another_is_told_so() {
+    let setup = Setup::new();
+    let server = filled(&setup, 20);
+    // Neither ends before it has given up emptying the log, so they meet.
+    let reader = open(&setup.journal());
+    reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").unwrap();
+    support::eventually("one of the two is refused", || {
+        let mut first = prune(&setup, &[]);
+        let first = first.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let second = run(&mut prune(&setup, &[]));
+        let first = first.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&first.stderr).into_owned();
+        let ended = [(first.status.code(), said), (second.code, second.stderr)];
+        for (code, said) in &ended {
+            let is_refused = said.contains("it is pruning already");
+            assert_eq!(*code, Some(if is_refused { 74 } else { 1 }), "{said}");
+        }
+        ended.iter().any(|(code, _)| *code == Some(74))
+    });
+    drop(reader);
+    assert_eq!(server.post(receipt("later")), 204);
+    assert_eq!(run(&mut prune(&setup, &[])).code, Some(0));
+    assert_eq!(count(&setup.journal(), "callback"), 0);
+}
+
+#[test]
 fn a_receiver_that_is_pruning_still_stops_in_time() {
     let setup = Setup::new();
     let mut server = filled(&setup, 20);

@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -81,6 +81,8 @@ pub struct Control {
     pub files: [PathBuf; 2],
     /// Where it is counted what is owed.
     pub metrics: Arc<Metrics>,
+    /// Held while somebody prunes: two at once would fold the same callbacks into the journal's tables.
+    pub pruning: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Control {
@@ -153,9 +155,22 @@ impl Control {
         let metrics = Arc::clone(&self.metrics);
         let mut hands = LiveHands { generation, settled, journal, state, metrics };
         let [journal, state] = self.files.clone();
-        let work = move || prune(order, (&journal, &state), &mut hands, |_, _| {});
+        let pruning = Arc::clone(&self.pruning);
+        let work = move || {
+            // Here, not in the request: whoever hangs up does not end the work.
+            let _alone = match pruning.try_lock() {
+                Ok(alone) => alone,
+                Err(TryLockError::Poisoned(left)) => PoisonError::into_inner(left),
+                Err(TryLockError::WouldBlock) => return None,
+            };
+            Some(prune(order, (&journal, &state), &mut hands, |_, _| {}))
+        };
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(pruned)) => {
+            Ok(None) => {
+                let said = "it is pruning already; ask again when that is done\n";
+                text(StatusCode::CONFLICT, said)
+            }
+            Ok(Some(Ok(pruned))) => {
                 tracing::info!(
                     callbacks = pruned.callbacks,
                     subjects = pruned.subjects,
@@ -164,7 +179,7 @@ impl Control {
                 );
                 json(&pruned)
             }
-            Ok(Err(error)) => {
+            Ok(Some(Err(error))) => {
                 tracing::error!(%error, "pruning failed");
                 text(StatusCode::INTERNAL_SERVER_ERROR, "pruning failed; see the receiver's log\n")
             }
