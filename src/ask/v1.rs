@@ -22,6 +22,7 @@ use super::fault::{Fault, Voice, json_answer};
 use super::query::{forms_of, pairs, parse_wait};
 use super::readers::Reader;
 use super::{Answer, Ask, changed, events, expected, holding, written};
+use crate::provider::Provider;
 use crate::provider::ends::is_end;
 use crate::state::asked;
 use crate::state::read::NotificationRow;
@@ -186,7 +187,7 @@ async fn notification(
     loop {
         let looked_at = Instant::now();
         let looked = look(ask, reader, id, committed).await;
-        if is_over(&looked, reader) || looked_at >= deadline {
+        if is_over(&looked, reader.provider) || looked_at >= deadline {
             return told(looked);
         }
         // What is settled after the look was begun ends the wait at once.
@@ -208,17 +209,17 @@ fn told(looked: Looked) -> Result<Response<Full<Bytes>>, Fault> {
 }
 
 /// Whether to wait no longer. A state that is settled anew will know what the one before it knew.
-fn is_over(looked: &Looked, reader: &Reader) -> bool {
+fn is_over(looked: &Looked, provider: Provider) -> bool {
     match looked {
-        Ok(found) => found.as_ref().is_some_and(|row| has_ended(row, reader)),
+        Ok(found) => found.as_ref().is_some_and(|row| has_ended(row, provider)),
         Err(fault) => *fault != Fault::NotSettled,
     }
 }
 
-fn has_ended(row: &NotificationRow, reader: &Reader) -> bool {
+fn has_ended(row: &NotificationRow, provider: Provider) -> bool {
     let kind = row.notification_type.as_deref();
     row.returned_at.is_some()
-        || row.status.as_deref().is_some_and(|status| is_end(reader.provider, status, kind))
+        || row.status.as_deref().is_some_and(|status| is_end(provider, status, kind))
 }
 
 /// What is known of it now, in a state that holds everything up to `committed`.
@@ -273,6 +274,13 @@ async fn receipts(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_outlasts_a_state_that_is_settled_anew_and_no_other_fault() {
+        let is_over = |looked| is_over(&looked, Provider::GovukNotify);
+        assert!(!is_over(Err(Fault::NotSettled)) && !is_over(Ok(None)));
+        assert!(is_over(Err(Fault::Failed)) && is_over(Err(Fault::Stopping)));
+    }
 
     #[test]
     fn a_key_may_stand_once_and_only_where_it_means_something() {
