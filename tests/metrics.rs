@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
 
 use receiptd::clock::Clock;
-use support::{Client, PATH, Setup, TOKEN, metric, post, post_with, receipt, receipt_of, source};
+use receiptd::receive::refusal::Reason;
+use support::{
+    Client, PATH, SOURCE, Setup, TOKEN, metric, post, post_with, receipt, receipt_of, source,
+};
 
 /// Every series after a known sequence of requests.
 fn page() -> String {
@@ -132,6 +135,31 @@ fn when_a_source_last_called_back_outlives_a_restart_and_is_not_said_of_one_that
     assert!(last(&server.metrics(), "passport").unwrap() > before);
 }
 
+#[test]
+fn every_count_is_there_before_the_first_of_its_kind() {
+    let setup = Setup::new();
+    let server = setup.start();
+    let page = server.metrics();
+    let of_source = |code: &u16| (SOURCE, *code);
+    let codes = [204, 400, 401, 405, 408, 413, 503];
+    for (name, code) in codes.iter().map(of_source).chain([("", 400), ("", 404)]) {
+        let series = format!("receiptd_callbacks_total{{source=\"{name}\",code=\"{code}\"}}");
+        assert_eq!(metric(&page, &series), Some(0.0), "{series}");
+    }
+    for reason in Reason::ALL {
+        let by = format!("source=\"{SOURCE}\",reason=\"{}\"", reason.as_str());
+        let series = format!("receiptd_authentication_refusals_total{{{by}}}");
+        assert_eq!(metric(&page, &series), Some(0.0), "{series}");
+    }
+    // And there are no more, whatever strangers ask for.
+    let count = |page: &str| page.lines().filter(|line| !line.starts_with('#')).count();
+    for path in ["/a", "/b", "/callbacks/nobody"] {
+        assert_eq!(server.ask(post(path, TOKEN, receipt("a"))).status, 404);
+    }
+    assert_eq!(server.ask(post(PATH, "wrong-token", receipt("a"))).status, 401);
+    assert_eq!(count(&server.metrics()), count(&page));
+}
+
 /// A line that is no comment: name, labels, value.
 fn series(line: &str) -> (&str, Option<&str>, f64) {
     let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
@@ -192,6 +220,27 @@ fn the_page_is_openmetrics_text() {
         }
     }
     assert!(types.len() >= 20, "{types:?}");
+}
+
+#[test]
+fn a_source_that_a_reload_removed_is_not_said_to_be_silent_for_ever() {
+    let passport = source("passport", "gc-notify", &[("live", TOKEN)]);
+    let other = source("other", "gc-notify", &[("live", "the-other-token")]);
+    let mut setup = Setup::with_sources(&format!("{passport}{other}"));
+    let server = setup.start();
+    assert_eq!(server.post(receipt("a")), 204);
+    let answer = server.ask(post("/callbacks/other", "the-other-token", receipt("a")));
+    assert_eq!(answer.status, 204);
+    let last = |source: &str| {
+        let name = "receiptd_last_callback_timestamp_seconds";
+        metric(&server.metrics(), &format!("{name}{{source=\"{source}\"}}"))
+    };
+    assert!(last("passport").is_some() && last("other").is_some());
+    setup.sources = passport;
+    setup.write();
+    server.signal(rustix::process::Signal::HUP);
+    support::eventually("it is gone", || last("other").is_none());
+    assert!(last("passport").is_some());
 }
 
 /// The day that many days from now.

@@ -221,7 +221,7 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
     source.refused("wrong");
     source.retiring_token_used("2026-11", now);
     metrics.sink("app");
-    metrics.upstream("passport");
+    metrics.asks(&["passport"]);
     metrics.expects("passport", &Expectation::default());
     metrics.relay("app");
     metrics.token_ends("passport", "2026-11", now);

@@ -37,6 +37,12 @@ pub enum Answer {
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("5");
 
 impl Answer {
+    /// The codes that a request for a source's path can be answered with.
+    pub const CODES_AT_A_SOURCE: [u16; 7] = [204, 401, 405, 413, 408, 400, 503];
+
+    /// The codes of one for any other path.
+    pub const CODES_ELSEWHERE: [u16; 2] = [404, 400];
+
     /// Its code.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -103,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_might_pass_is_never_a_4xx_and_nothing_is_a_redirect_or_429() {
+    fn what_might_pass_is_never_a_4xx_nothing_is_a_redirect_or_429_and_every_code_is_listed() {
         let all = [
             Answer::Kept,
             Answer::Probed,
@@ -117,6 +123,9 @@ mod tests {
         ];
         for answer in all {
             let response = answer.respond(false);
+            let (code, is_elsewhere) = (response.status().as_u16(), answer == Answer::UnknownPath);
+            assert_eq!(Answer::CODES_AT_A_SOURCE.contains(&code), !is_elsewhere, "{code}");
+            assert!(!is_elsewhere || Answer::CODES_ELSEWHERE.contains(&code));
             assert!(!response.status().is_redirection() && response.status() != 429);
             let is_503 = response.status() == 503;
             assert_eq!(is_503, answer == Answer::Unavailable);

@@ -104,7 +104,7 @@ impl Routes {
     }
 
     /// Puts these sources in the place of the old; a request in flight keeps the one it has. What
-    /// the metrics said of tokens that are not there any more is gone with them.
+    /// the metrics said of tokens and sources that are not there any more is gone with them.
     pub fn replace(&self, sources: &[Source]) {
         let table: Table = Arc::new(
             sources
@@ -121,6 +121,9 @@ impl Routes {
                     path,
                     "no source has this path any more; what is posted there is answered 404"
                 );
+            }
+            if !table.values().any(|new| new.source == route.source) {
+                self.metrics.source_gone(&route.source);
             }
             for Ending { token, .. } in &route.ending {
                 if !table.values().any(|new| new.has_ending(&route.source, &token.label)) {

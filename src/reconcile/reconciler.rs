@@ -128,9 +128,10 @@ impl Reconciler {
         }
     }
 
-    /// So that every series is there before anybody can look.
+    /// So that every series is there before anybody can look, and none of who is asked no more.
     fn announce(&self, wanted: &[AskedSource]) {
-        wanted.iter().for_each(|source| drop(self.metrics.upstream(&source.name)));
+        let names: Vec<&str> = wanted.iter().map(|source| &*source.name).collect();
+        self.metrics.asks(&names);
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {

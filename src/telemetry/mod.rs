@@ -4,8 +4,9 @@
 //! answer codes) and never hold anything a caller sent. The handles used for every callback are resolved
 //! once per source; everything that can be asked for at scrape time is not counted at all.
 
+use std::collections::BTreeSet;
+use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -140,6 +141,7 @@ pub struct Metrics {
     unknown_statuses: Family<BySource, Counter>,
     settle_panics: Counter,
     last_callback: Family<BySource, Seconds>,
+    configured: RwLock<BTreeSet<String>>,
     token_used: Family<ByToken, Seconds>,
     token_ends: Family<ByToken, Seconds>,
     tls_ends: Seconds,
@@ -183,6 +185,7 @@ impl Metrics {
             unknown_statuses: Family::default(),
             settle_panics: Counter::default(),
             last_callback: Family::default(),
+            configured: RwLock::default(),
             token_used: Family::default(),
             token_ends: Family::default(),
             tls_ends: Gauge::default(),
@@ -206,6 +209,7 @@ impl Metrics {
             reads: reads::ReadMetrics::default(),
             registry: Registry::default(),
         };
+        metrics.begin_strangers();
         metrics.register_counters(&mut registry);
         metrics.register_rest(&mut registry);
         metrics.forward.register(&mut registry);
@@ -309,29 +313,6 @@ impl Metrics {
         );
     }
 
-    /// The handles of one source.
-    pub fn source(self: &Arc<Self>, name: &str) -> SourceMetrics {
-        let by = BySource { source: name.to_owned() };
-        // Every count of a source is there from the start, so that a rate over it is never wrong.
-        for family in [&self.duplicates, &self.unrecognised, &self.unknown_statuses] {
-            drop(family.get_or_create(&by));
-        }
-        for kind in crate::callback::Kind::ALL {
-            let by = ByKind { source: name.to_owned(), kind: kind.as_str() };
-            drop(self.events.get_or_create(&by));
-        }
-        SourceMetrics {
-            kept: self
-                .answers
-                .get_or_create_owned(&ByAnswer { source: name.to_owned(), code: 204 }),
-            probed: self.probes.get_or_create_owned(&by),
-            last_callback: OnceLock::new(),
-            unwell: self.expectation.recent(name),
-            name: name.to_owned(),
-            all: Arc::clone(self),
-        }
-    }
-
     /// The handles of one sink; the same however often it is asked for.
     pub fn sink(&self, name: &str) -> SinkMetrics {
         self.forward.sink(name)
@@ -347,7 +328,12 @@ impl Metrics {
         self.forward.known(name)
     }
 
-    /// The handles of one source whose platform is asked.
+    /// The platforms of these sources are asked from now on, and of no others.
+    pub fn asks(&self, sources: &[&str]) {
+        self.reconcile.asks(sources);
+    }
+
+    /// The handles of one source whose platform was asked, by us or by hand.
     pub fn upstream(&self, source: &str) -> UpstreamMetrics {
         self.reconcile.source(source)
     }
@@ -366,7 +352,7 @@ impl Metrics {
     pub fn last_callback(&self, source: &str) -> Option<Timestamp> {
         let last = self.last_callback.get(&BySource { source: source.to_owned() })?.get();
         #[expect(clippy::cast_possible_truncation, reason = "microseconds since 1970 fit")]
-        let micros = (last * 1e6) as i64;
+        let micros = (last * 1e6).round() as i64;
         (micros > 0).then(|| Timestamp::from_unix_micros(micros))
     }
 

@@ -1,7 +1,10 @@
 //! Metrics of reconciling, by source.
+//!
+//! How far a source was asked is told of those that are asked now, and of no other: of one that is asked no
+//! more it would grow for ever, and so would an alert. What is counted stays.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -108,13 +111,12 @@ impl ReconcileMetrics {
         );
     }
 
-    /// The handles of one source. Every series of it is there from now on.
+    /// The handles of one source. Every count of it is there from now on.
     pub(super) fn source(&self, name: &str) -> UpstreamMetrics {
         let mut sources = self.sources.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(known) = sources.iter().find(|known| &*known.name == name) {
             return known.clone();
         }
-        let by = BySource { source: name.to_owned() };
         let requests = |outcome: Asked| {
             let outcome = outcome.label();
             self.requests.get_or_create_owned(&ByOutcome { source: name.to_owned(), outcome })
@@ -130,21 +132,40 @@ impl ReconcileMetrics {
             requests: Asked::ALL.map(requests),
             healed: HEALED.map(healed),
             unreadable: UNREADABLE.map(unreadable),
-            last_success: self.last_success.get_or_create_owned(&by),
-            behind: self.behind.get_or_create_owned(&by),
+            is_asked: Arc::default(),
+            succeeded_micros: Arc::default(),
             through_micros: Arc::new(AtomicI64::new(i64::MAX)),
         };
         sources.push(source.clone());
         source
     }
 
-    /// Sets what depends on the time.
+    /// These sources are asked from now on, and no others.
+    pub(super) fn asks(&self, names: &[&str]) {
+        names.iter().for_each(|name| drop(self.source(name)));
+        let sources = self.sources.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for source in &*sources {
+            source.is_asked.store(names.contains(&&*source.name), Ordering::Relaxed);
+        }
+    }
+
+    /// Sets what depends on the time, and on who is asked.
     pub(super) fn scrape(&self, now: Option<Timestamp>) {
         let sources = self.sources.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         for source in &*sources {
+            let by = BySource { source: source.name.to_string() };
+            if !source.is_asked.load(Ordering::Relaxed) {
+                self.last_success.remove(&by);
+                self.behind.remove(&by);
+                continue;
+            }
+            let succeeded = source.succeeded_micros.load(Ordering::Relaxed);
+            let succeeded = seconds(Timestamp::from_unix_micros(succeeded));
+            self.last_success.get_or_create(&by).set(succeeded);
             let through = source.through_micros.load(Ordering::Relaxed);
             let age = now.map_or(0, |now| now.unix_micros().saturating_sub(through).max(0));
-            source.behind.set(Duration::from_micros(age.unsigned_abs()).as_secs_f64());
+            let behind = Duration::from_micros(age.unsigned_abs()).as_secs_f64();
+            self.behind.get_or_create(&by).set(behind);
         }
     }
 }
@@ -156,8 +177,10 @@ pub struct UpstreamMetrics {
     requests: [Counter; Asked::ALL.len()],
     healed: [Counter; HEALED.len()],
     unreadable: [Counter; UNREADABLE.len()],
-    last_success: Seconds,
-    behind: Seconds,
+    /// Whether it is asked now. Without that the following two are kept, and not told.
+    is_asked: Arc<AtomicBool>,
+    /// When everything was last asked for, and understood; 0 before that.
+    succeeded_micros: Arc<AtomicI64>,
     /// Down to here everything was asked for; `i64::MAX` while that is not known.
     through_micros: Arc<AtomicI64>,
 }
@@ -181,7 +204,7 @@ impl UpstreamMetrics {
 
     /// Everything was asked for, and understood.
     pub fn succeeded(&self, at: Timestamp) {
-        self.last_success.set(seconds(at));
+        self.succeeded_micros.store(at.unix_micros(), Ordering::Relaxed);
     }
 
     /// What was created before this was asked for.

@@ -216,7 +216,14 @@ fn what_a_round_by_hand_came_to_is_in_the_metrics_of_the_receiver_beside_it_and_
     let (platform, mut setup, section) = setup();
     platform.state().page_size = 5;
     platform.add((0..20).map(|n| Row::new(n, "delivered", 60 * n as i64 + 30)));
+    // What the receiver asks never answers.
+    let silent = Platform::start(Kind::Gc);
+    silent.trouble("/", Trouble::Silence, usize::MAX);
+    let own = upstream(&setup, &silent, "every = \"1h\"");
+    setup.sources.push_str(&own);
     let server = setup.start();
+    setup.sources = setup.sources.replace(&own, "");
+    eventually("it has asked", || silent.asked("/") > 0);
     // Not everything was asked for: not down to a point that is known, only to see, and in vain.
     for flags in [&["--since", "2m"][..], &["--dry-run"]] {
         let ended = setup.command(&section, &[&["reconcile"], flags].concat());
@@ -224,7 +231,8 @@ fn what_a_round_by_hand_came_to_is_in_the_metrics_of_the_receiver_beside_it_and_
     }
     platform.trouble("/v2/received", Trouble::status(400, ""), 1);
     assert_eq!(setup.command(&section, &["reconcile"]).code, Some(1));
-    assert!(said(&server).iter().flatten().all(|said| *said == 0.0), "{:?}", said(&server));
+    let [last, behind] = said(&server).map(Option::unwrap);
+    assert!(last == 0.0 && behind > 6.0 * 86_400.0, "{last} {behind}");
     assert_eq!(setup.command(&section, &["reconcile"]).code, Some(0));
     let [last, behind] = said(&server).map(Option::unwrap);
     assert!(last > 1e9 && behind < 60.0, "{last} {behind}");
@@ -251,4 +259,15 @@ fn what_earlier_rounds_came_to_is_known_after_a_start() {
     let server = setup.start();
     eventually("it is said", || said(&server)[0] == last);
     assert!(said(&server)[1].unwrap() < 60.0);
+}
+
+#[test]
+fn what_a_round_by_hand_came_to_is_not_told_by_a_receiver_that_does_not_ask_that_source() {
+    let (platform, setup, section) = setup();
+    platform.add([Row::new(1, "delivered", 100)]);
+    let server = setup.start();
+    assert_eq!(setup.command(&section, &["reconcile"]).code, Some(0));
+    assert_eq!(statuses(&setup).len(), 1);
+    // It would be longer ago for ever: nobody asks again.
+    assert_eq!(said(&server), [None, None]);
 }

@@ -5,8 +5,8 @@ use std::fs;
 use rustix::process::Signal;
 
 use crate::platform::{Kind, Platform, Row, Trouble};
-use crate::support::{Receiptd, SOURCE, Setup, eventually, open, rows, source};
-use crate::{setup_with, upstream};
+use crate::support::{Receiptd, SOURCE, Setup, eventually, metric, open, rows, source};
+use crate::{round, setup, setup_with, upstream};
 
 /// A platform with more pages than may be asked for in a minute, and a receiver that has asked for those.
 fn spent() -> (Platform, Setup, Receiptd) {
@@ -118,4 +118,32 @@ fn the_log_says_that_readers_and_upstreams_were_read_again_and_how_many_there_ar
     for count in ["sources=1", "readers=1", "upstreams=1"] {
         assert!(line.contains(count), "{line}");
     }
+}
+
+#[test]
+fn how_far_a_source_was_asked_is_not_told_of_one_that_is_asked_no_more() {
+    let platform = Platform::start(Kind::Gc);
+    platform.add([Row::new(1, "delivered", 100)]);
+    let mut setup = setup(&platform, Kind::Gc);
+    let server = setup.start();
+    round(&server);
+    let said = || {
+        let page = server.metrics();
+        ["behind_seconds", "last_success_timestamp_seconds"]
+            .map(|name| metric(&page, &format!("receiptd_reconcile_{name}{{source=\"{SOURCE}\"}}")))
+    };
+    let [behind, last] = said().map(Option::unwrap);
+    assert!(behind < 60.0 && last > 1e9, "{behind} {last}");
+    let whole = setup.sources.clone();
+    let (without, _) = whole.split_once("[source.upstream]").unwrap();
+    setup.sources = without.to_owned();
+    reload(&setup, &server);
+    eventually("it is asked no more", || said() == [None, None]);
+    let healed =
+        format!("receiptd_reconcile_healed_total{{source=\"{SOURCE}\",kind=\"notification\"}}");
+    assert_eq!(metric(&server.metrics(), &healed), Some(1.0), "what was counted stays");
+    setup.sources = whole;
+    reload(&setup, &server);
+    eventually("it is asked again", || said().iter().all(Option::is_some));
+    round(&server);
 }
