@@ -2,8 +2,9 @@
 //!
 //! Counts, by source, what the app said it sent and is overdue, and what has had no end for longer than
 //! the platforms take; and says of which sources something is expected while they are silent: since the
-//! source last called back something was sent, and half an hour has passed. Nothing is looked up where
-//! nobody asked for it: it takes an upstream, or an app that says what it sends.
+//! source last called back, also before a restart, something was sent that platforms call back about, and
+//! half an hour has passed. Nothing is looked up where nobody asked for it: it takes an upstream, or an app
+//! that says what it sends.
 //!
 //! Of the sources of which a sink wants to hear it, what is newly overdue goes into the journal, from where
 //! it is settled into a change ([`say_overdue`]). Before that everything acknowledged is settled: what looks
@@ -30,7 +31,7 @@ use crate::journal::reader::Reader;
 use crate::provider::ends;
 use crate::settle::{OnThread, Settled, say_overdue};
 use crate::sqlite::{self, Access};
-use crate::state::awaited::{self, Look, WINDOW_ROWS_MAX};
+use crate::state::awaited::{self, Look, Looked, WINDOW_ROWS_MAX};
 use crate::state::expected::{Overdue, Question, overdue_in_window};
 use crate::state::outstanding::{Counted, Counting, Place};
 use crate::state::tables::SCHEMA;
@@ -42,6 +43,10 @@ pub const STUCK_S: i64 = 72 * 3_600;
 
 /// A source is silent if so long after something was sent, in seconds, it has not called back.
 const SILENT_S: i64 = 1_800;
+
+/// So long after a start, in seconds, no source is called silent: whoever found nobody here comes again
+/// within five minutes, on every platform.
+const COME_AGAIN_S: i64 = 600;
 
 /// How often to look.
 const LOOK: Duration = Duration::from_secs(60);
@@ -142,7 +147,7 @@ impl Lookout {
         })
     }
 
-    /// Looks once. Of what was called back before `started` nothing is known.
+    /// Looks once, in a process that began at `started`.
     ///
     /// # Errors
     /// If a file cannot be read, or not in time.
@@ -156,13 +161,16 @@ impl Lookout {
         let ends = ends_by(&journal)?;
         let now = self.clock.now();
         let stuck_before = now.plus_seconds(-STUCK_S);
-        let sources = journal.dialects()?.into_keys();
-        // For what was sent after this there is time.
-        let silent_before = now.plus_seconds(-SILENT_S);
-        let silences: Silences = sources
-            .map(|source| {
-                let last = self.metrics.last_callback(&source).unwrap_or(started).max(started);
-                (source, (last, silent_before))
+        let silences: Silences = journal
+            .dialects()?
+            .into_iter()
+            .map(|(source, dialect)| {
+                // Who is not configured any more is expected to be silent.
+                let is_there = self.metrics.is_configured(&source);
+                let last = self.metrics.last_callback(&source);
+                let between = is_there.then(|| silence(last, started, now)).flatten();
+                let but_of = ends::never_called_back(dialect.provider);
+                (source, Silence { between, but_of })
             })
             .collect();
         let mut said = count_awaited(&mut reading, &ends, (now, &silences), |ended| {
@@ -174,7 +182,11 @@ impl Lookout {
         let mut all = Vec::new();
         for (source, silence) in silences {
             let said = said.remove(&*source).unwrap_or_default();
-            let counting = Counting { source: &source, ends: &ends, stuck_before, heard: silence };
+            let Silence { between, but_of: heard_but_of } = silence;
+            // Between now and now there is nothing.
+            let heard = between.unwrap_or((now, now));
+            let counting =
+                Counting { source: &source, ends: &ends, stuck_before, heard, heard_but_of };
             let heard = count_outstanding(&mut reading, &counting)?;
             let is_silent = said.is_any_unheard || heard.is_any_heard;
             let expectation = Expectation { overdue: said.overdue, stuck: heard.stuck, is_silent };
@@ -263,8 +275,38 @@ fn find_overdue(
     Ok((found, question.behind))
 }
 
-/// Of each source, the times between which it was silent about what was sent.
-type Silences = BTreeMap<Arc<str>, (Timestamp, Timestamp)>;
+/// Of what a source was silent.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    /// Of what was sent between these two times; of nothing if it may still speak.
+    between: Option<(Timestamp, Timestamp)>,
+    /// But of this type it never speaks.
+    but_of: Option<&'static str>,
+}
+
+impl Silence {
+    /// Whether that should have been called back about and was not.
+    fn covers(&self, row: &Looked) -> bool {
+        let is_type =
+            self.but_of.is_none_or(|but_of| row.notification_type.as_deref() != Some(but_of));
+        is_type
+            && self.between.is_some_and(|(after, before)| row.since > after && row.since < before)
+    }
+}
+
+type Silences = BTreeMap<Arc<str>, Silence>;
+
+/// Between which times a source was silent that last called back then, and for what was sent after which
+/// there is no time any more. `None` while it may still come again because nobody was here.
+fn silence(
+    last: Option<Timestamp>,
+    started: Timestamp,
+    now: Timestamp,
+) -> Option<(Timestamp, Timestamp)> {
+    // When it last called back before this start is not always known; then it counts from the start on.
+    let silent = (last.unwrap_or(started), now.plus_seconds(-SILENT_S));
+    (now >= started.plus_seconds(COME_AGAIN_S)).then_some(silent)
+}
 
 /// What there is of one source among what the app said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -274,7 +316,7 @@ struct Said {
     is_any_unheard: bool,
 }
 
-/// How many of each source are overdue, and whether any was said between the times of the source.
+/// How many of each source are overdue, and whether it was silent about any.
 /// `leave_out` is handed those that have come to an end.
 fn count_awaited(
     reading: &mut Reading,
@@ -299,11 +341,10 @@ fn count_awaited(
             leave_out(ended)?;
         }
         for row in rows.into_iter().filter(|row| !row.has_ended) {
-            let silence = silences.get(&*row.source);
+            let is_unheard = silences.get(&*row.source).is_some_and(|silence| silence.covers(&row));
             let said = counts.entry(row.source).or_default();
             said.overdue += i64::from(row.is_overdue);
-            said.is_any_unheard |=
-                silence.is_some_and(|(after, before)| row.since > *after && row.since < *before);
+            said.is_any_unheard |= is_unheard;
         }
     }
 }
@@ -353,9 +394,12 @@ mod tests {
         let ends = ends::of([("gc", Provider::GcNotify)]);
         let is_silent = |reading: &mut Reading, last, now| {
             let heard = (at(last), at(now - SILENT_S));
-            let silences = BTreeMap::from([("gc".into(), heard)]);
+            let silence = Silence { between: Some(heard), but_of: Some("letter") };
+            let silences = BTreeMap::from([("gc".into(), silence)]);
             let said = count_awaited(reading, &ends, (at(now), &silences), |_| Ok(())).unwrap();
-            let counting = Counting { source: "gc", ends: &ends, stuck_before: at(0), heard };
+            let heard_but_of = Some("letter");
+            let counting =
+                Counting { source: "gc", ends: &ends, stuck_before: at(0), heard, heard_but_of };
             said.get("gc").is_some_and(|said| said.is_any_unheard)
                 || count_outstanding(reading, &counting).unwrap().is_any_heard
         };
@@ -373,6 +417,23 @@ mod tests {
             is_silent(&mut reading, 1_500, 10_000),
             "what was heard of counts like what was said"
         );
+        reading
+            .state
+            .execute("UPDATE notification_row SET notification_type = 'letter'", [])
+            .unwrap();
+        assert!(!is_silent(&mut reading, 900, 10_000), "nobody calls back about a letter");
+    }
+
+    #[test]
+    fn a_restart_hides_no_silence_and_is_none_while_senders_still_come_again() {
+        let started = 100_000;
+        let of = |last: Option<i64>, now| silence(last.map(at), at(started), at(now));
+        assert_eq!(of(Some(5), started), None);
+        assert_eq!(of(Some(5), started + COME_AGAIN_S - 1), None);
+        let now = started + COME_AGAIN_S;
+        assert_eq!(of(Some(5), now), Some((at(5), at(now - SILENT_S))));
+        // What was not called back about before a start is not known to have been.
+        assert_eq!(of(None, now), Some((at(started), at(now - SILENT_S))));
     }
 
     #[test]

@@ -50,6 +50,16 @@ pub fn is_end(provider: Provider, status: &str, kind: Option<&str>) -> bool {
         || kind.is_some_and(|kind| is_end_of_type(provider, (status, kind)))
 }
 
+/// The type of message about whose status that platform never calls back, if there is one: GOV.UK Notify and
+/// NotifyNL tell nothing of a letter but that it was returned, US Notify.gov nothing of a text message.
+pub fn never_called_back(provider: Provider) -> Option<&'static str> {
+    match provider {
+        Provider::Notify | Provider::GovukNotify | Provider::NotifyNl => Some("letter"),
+        Provider::UsNotify => Some("sms"),
+        Provider::GcNotify | Provider::VaNotify | Provider::Ajo => None,
+    }
+}
+
 /// Whether the platforms' read API tells when that status was reached, as `completed_at`: of every end,
 /// and of `sent` whatever is sent.
 pub fn has_completed_at(status: &str) -> bool {

@@ -91,6 +91,8 @@ pub struct Looked {
     pub source: String,
     /// When the app said that it was sent.
     pub since: Timestamp,
+    /// What type of message it is, if anything was heard of it that says so.
+    pub notification_type: Option<String>,
     /// It has come to an end: it can be left out.
     pub has_ended: bool,
     /// It should have come to an end and has not.
@@ -115,7 +117,7 @@ pub struct Look<'q> {
 const LOOK: &str = concat!(
     "SELECT e.key, e.source, NOT ",
     has_no_end!("?1"),
-    ", coalesce(e.deadline < ?2, e.since < ?3), e.since",
+    ", coalesce(e.deadline < ?2, e.since < ?3), e.since, n.notification_type",
     from_awaited!(),
     "WHERE a.key > ?4 ORDER BY a.key LIMIT ?5"
 );
@@ -134,8 +136,8 @@ pub fn look(connection: &Connection, look: &Look<'_>) -> rusqlite::Result<Vec<Lo
             |row| {
                 let (has_ended, is_late): (bool, bool) = (row.get(2)?, row.get(3)?);
                 let (key, source, since) = (row.get(0)?, row.get(1)?, some_time(row, 4)?);
-                let is_overdue = is_late && !has_ended;
-                Ok(Looked { key, source, since, has_ended, is_overdue })
+                let (is_overdue, notification_type) = (is_late && !has_ended, row.get(5)?);
+                Ok(Looked { key, source, since, notification_type, has_ended, is_overdue })
             },
         )?
         .collect()

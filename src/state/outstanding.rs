@@ -77,8 +77,10 @@ pub struct Counting<'q> {
     pub ends: &'q Ends,
     /// Stuck is what was created, or first heard of, before this.
     pub stuck_before: Timestamp,
-    /// Whether any was first heard of at or after the one and before the other.
+    /// Whether any was first heard of after the one and before the other,
     pub heard: (Timestamp, Timestamp),
+    /// and is not of this type.
+    pub heard_but_of: Option<&'q str>,
 }
 
 /// What was counted.
@@ -113,13 +115,13 @@ pub fn count_in_window(
     place: Place,
     counted: &mut Counted,
 ) -> rusqlite::Result<Option<Place>> {
-    let Counting { source, ends, stuck_before, heard: (since, before) } = counting;
+    let Counting { source, ends, stuck_before, heard: (since, before), heard_but_of } = counting;
     let Some(number) = numbers(ends, source).nth(place.number) else { return Ok(None) };
     let rows_max = i64::try_from(WINDOW_ROWS_MAX).unwrap_or(i64::MAX);
     let [stuck_before, since, before] = [stuck_before, since, before].map(ToString::to_string);
     let (rows, last, stuck, is_any_heard): (i64, Option<i64>, i64, bool) =
         connection.prepare_cached(&count(ends.statuses))?.query_row(
-            params![source, number, place.key, stuck_before, since, before, rows_max],
+            params![source, number, place.key, stuck_before, since, before, rows_max, heard_but_of],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         )?;
     counted.stuck += stuck;
@@ -179,7 +181,8 @@ fn count(statuses: &Statuses) -> String {
     format!(
         "SELECT count(*), max(key), coalesce(sum(is_stuck), 0), coalesce(max(is_heard), 0) FROM (
             SELECT key, coalesce(created_at, first_received_at) < ?4 AS is_stuck,
-                first_received_at >= ?5 AND first_received_at < ?6 AS is_heard
+                first_received_at > ?5 AND first_received_at < ?6
+                    AND (?8 IS NULL OR notification_type IS NOT ?8) AS is_heard
             FROM notification_row
             WHERE source = ?1 AND {} = ?2 AND {} AND key > ?3 ORDER BY key LIMIT ?7
          )",
@@ -326,7 +329,16 @@ mod tests {
     /// Window by window.
     fn counted(state: &Connection, source: &str, since: i64, heard: (i64, i64)) -> Counted {
         let (stuck_before, heard) = (at(since), (at(heard.0), at(heard.1)));
-        let counting = Counting { source, ends: &ends(), stuck_before, heard };
+        counted_but(state, (source, None), stuck_before, heard)
+    }
+
+    fn counted_but(
+        state: &Connection,
+        (source, heard_but_of): (&str, Option<&str>),
+        stuck_before: Timestamp,
+        heard: (Timestamp, Timestamp),
+    ) -> Counted {
+        let counting = Counting { source, ends: &ends(), stuck_before, heard, heard_but_of };
         let (mut counted, mut place) = (Counted::default(), Some(Place::FIRST));
         while let Some(at) = place {
             place = count_in_window(state, &counting, at, &mut counted).unwrap();
@@ -339,8 +351,17 @@ mod tests {
         let state = state();
         make_index(&state, &STATUSES).unwrap();
         let is_heard = |source, times| counted(&state, source, 0, times).is_any_heard;
-        assert!(is_heard("gc", (5, 6)) && !is_heard("gc", (6, 7)), "the sixth has its end");
-        assert!(!is_heard("gc", (4, 5)) && is_heard("va", (9, 10)), "sent is an end in gc alone");
+        assert!(is_heard("gc", (4, 6)) && !is_heard("gc", (5, 7)), "the sixth has its end");
+        assert!(!is_heard("gc", (3, 5)) && is_heard("va", (8, 10)), "sent is an end in gc alone");
+        assert!(!is_heard("gc", (5, 6)), "what came at that very time is not after it");
+        let of = |heard_but_of| {
+            counted_but(&state, ("gc", heard_but_of), at(0), (at(4), at(6))).is_any_heard
+        };
+        assert!(of(Some("letter")) && !of(Some("sms")), "the fifth is a text");
+        let untyped = |heard_but_of| {
+            counted_but(&state, ("gc", heard_but_of), at(0), (at(2), at(4))).is_any_heard
+        };
+        assert!(untyped(Some("sms")), "of what has no type it is not known");
     }
 
     #[test]
@@ -354,7 +375,8 @@ mod tests {
             SELECT key, 'n' || key, 'va', iif(key % 2, 'sent', 'sending'), 'sms', 1, 0, ?2, ?2 FROM n";
         state.execute(sql, params![windows * 6, at(2).to_string()]).unwrap();
         let (ends, heard) = (ends(), (at(0), at(0)));
-        let counting = Counting { source: "va", ends: &ends, stuck_before: at(3), heard };
+        let counting =
+            Counting { source: "va", ends: &ends, stuck_before: at(3), heard, heard_but_of: None };
         let (mut all, mut place) = (0, Some(Place::FIRST));
         while let Some(at) = place {
             let mut window = Counted::default();
