@@ -139,7 +139,7 @@ fn every_platform_of_the_family_can_be_asked_and_no_other() {
 }
 
 #[test]
-fn a_key_goes_over_https_or_stays_on_this_machine() {
+fn a_key_goes_over_https_or_stays_on_this_machine_and_never_to_an_address_of_the_link() {
     let at = |url: &str| gc(&LEAST.replace("https://api.notification.canada.ca", url));
     for url in ["http://127.0.0.1:6011", "http://[::1]:6011/", "http://localhost:6011/prefix/"] {
         let path = at(url).upstream().base.path;
@@ -147,6 +147,10 @@ fn a_key_goes_over_https_or_stays_on_this_machine() {
     }
     for url in ["http://api.example", "http://10.0.0.1"] {
         at(url).assert_only("source.passport.upstream.base_url", &["https", "loopback"]);
+    }
+    for host in ["169.254.169.254", "[fe80::1]", "0.0.0.0", "[::ffff:169.254.169.254]"] {
+        let words = ["a host at which a platform may be"];
+        at(&format!("https://{host}")).assert_only("source.passport.upstream.base_url", &words);
     }
     for url in ["ftp://a", "api.notification.canada.ca", "https://"] {
         at(url).assert_only("source.passport.upstream.base_url", &["expected: a URL"]);

@@ -14,6 +14,7 @@ use super::sink_secret::{from_file, tls};
 use super::sink_url::{Scheme, endpoint};
 use super::source::only_for;
 use crate::client::Target;
+use crate::forward::address::is_forbidden_literal;
 use crate::provider::Provider;
 use crate::provider::polled::{UUID_CHARS, is_uuid};
 
@@ -248,6 +249,11 @@ fn base_url(section: &mut Section<'_>, report: &mut Report) -> Checked<Target> {
     if !endpoint.is_tls && !is_here(&endpoint.host) {
         let hint = "over http anybody on the way could read the key and what the platform says";
         let expected = "https, or a loopback address";
+        return Err(report.problem_hinted(&at, quoted(&url.value), expected, Some(hint.into())));
+    }
+    if is_forbidden_literal(&endpoint.host) {
+        let hint = "it is an address of the link, of many hosts, or of none, or a cloud's own";
+        let expected = "a host at which a platform may be";
         return Err(report.problem_hinted(&at, quoted(&url.value), expected, Some(hint.into())));
     }
     let Ok(mut base) = Target::parse(&url.value) else {

@@ -34,6 +34,10 @@ use crate::telemetry::{Metrics, UpstreamMetrics};
 /// together.
 const FIRST_MAX: Duration = Duration::from_secs(10);
 
+/// An upstream that could not be opened is tried again after this time, or after a round's if that is
+/// shorter.
+const OPEN_AGAIN: Duration = Duration::from_secs(60);
+
 /// What reconciling works with.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -262,22 +266,43 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self) {
-        let AskedSource { name, provider, upstream } = &self.source;
-        let (name, every) = (Arc::clone(name), upstream.every);
-        let platform = match Platform::open(upstream, *provider, self.parts.clock.clone()) {
-            Ok(platform) => platform,
-            Err(error) => {
-                tracing::error!(source = &*name, error, "the platform cannot be asked");
-                return;
-            }
-        };
-        sleep(self.begin(every)).await;
+        let every = self.source.upstream.every;
+        // Before anything can fail: of what cannot be asked it is to be seen that it is not.
+        let first = self.begin(every);
+        let platform = self.open().await;
+        sleep(first).await;
         loop {
             let began = Instant::now();
             let (report, ended) = self.round(&platform).await;
             let pause = asked_to_wait(&ended).max(every.saturating_sub(began.elapsed()));
             self.told.tell(&report, ended);
             sleep(pause).await;
+        }
+    }
+
+    /// Tries until it can be asked: a file that does not fit may be put right meanwhile.
+    async fn open(&self) -> Platform {
+        let AskedSource { name, provider, upstream } = &self.source;
+        let mut told = None;
+        loop {
+            match Platform::open(upstream, *provider, self.parts.clock.clone()) {
+                Ok(platform) => {
+                    if told.is_some() {
+                        tracing::info!(source = &**name, "the platform can be asked now");
+                    }
+                    return platform;
+                }
+                Err(error) if told.as_ref() != Some(&error) => {
+                    tracing::error!(
+                        source = &**name,
+                        error,
+                        "the platform cannot be asked; it is tried again"
+                    );
+                    told = Some(error);
+                }
+                Err(_) => {}
+            }
+            sleep(OPEN_AGAIN.min(upstream.every)).await;
         }
     }
 

@@ -18,6 +18,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use platform::{Kind, Platform, key};
+use rcgen::{CertificateParams, KeyPair};
 use support::{PATH, Receiptd, SOURCE, Setup, TOKEN, eventually, metric, open, post, rows, source};
 
 /// A receiver whose one source has that platform, asked every second.
@@ -43,11 +44,28 @@ pub fn upstream(setup: &Setup, platform: &Platform, lines: &str) -> String {
     fs::write(&file, key()).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let every = if lines.contains("every") { "" } else { "every = \"1s\"\n" };
+    let scheme = if lines.contains("cert_file") { "https" } else { "http" };
     let requests = if lines.contains("requests") { "" } else { "requests_per_minute_max = 6000\n" };
     format!(
-        "[source.upstream]\nbase_url = \"http://{}\"\napi_key_file = {file:?}\n{every}{requests}{lines}\n",
+        "[source.upstream]\nbase_url = \"{scheme}://{}\"\napi_key_file = {file:?}\n{every}{requests}{lines}\n",
         platform.address
     )
+}
+
+/// The lines of an upstream over TLS with a certificate and a key that is not its own.
+pub fn no_identity(setup: &Setup) -> String {
+    let certificate = CertificateParams::default().self_signed(&KeyPair::generate().unwrap());
+    let files = [
+        ("cert_file", "client.pem", certificate.unwrap().pem()),
+        ("key_file", "client.key", KeyPair::generate().unwrap().serialize_pem()),
+    ];
+    let line = |(name, file, pem): (&str, &str, String)| {
+        let path = setup.path(file);
+        fs::write(&path, pem).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        format!("{name} = {path:?}\n")
+    };
+    files.map(line).concat()
 }
 
 /// When the platform was last asked for everything.

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::platform::{Kind, Platform, Row, Trouble, id};
-use crate::support::{PATH, Receiptd, Setup, TOKEN, eventually, post, receipt};
-use crate::{call_back, counted, entries, round, setup, setup_with, statuses};
+use crate::support::{PATH, Receiptd, Setup, TOKEN, eventually, metric, post, receipt};
+use crate::{
+    call_back, counted, entries, no_identity, round, setup, setup_with, statuses, upstream,
+};
 
 fn started(lines: &str) -> (Platform, Setup, Receiptd) {
     let platform = Platform::start(Kind::Govuk);
@@ -184,4 +186,34 @@ fn a_platform_that_is_not_there_costs_no_more_than_its_rounds() {
     let behind = "receiptd_reconcile_behind_seconds{source=\"passport\"}";
     let behind = crate::support::metric(&server.metrics(), behind).unwrap();
     assert!((behind - 7.0 * 86_400.0).abs() < 60.0, "{behind}");
+}
+
+#[test]
+fn an_upstream_that_cannot_be_opened_is_seen_to_be_behind_and_is_asked_once_it_can_be() {
+    let platform = Platform::start(Kind::Govuk);
+    let mut setup = setup(&platform, Kind::Govuk);
+    let lines = no_identity(&setup);
+    let start = setup.sources.find("[source.upstream]").unwrap();
+    setup.sources.truncate(start);
+    let section = upstream(&setup, &platform, &lines);
+    setup.sources.push_str(&section);
+    let server = setup.start();
+    let behind = "receiptd_reconcile_behind_seconds{source=\"passport\"}";
+    eventually("it is behind", || {
+        metric(&server.metrics(), behind).is_some_and(|behind| behind > 6.0 * 86_400.0)
+    });
+    eventually("it is told", || {
+        server.stderr().contains("the platform cannot be asked; it is tried")
+    });
+    let failed = r#"outcome="failed""#;
+    assert!(counted(&server, "requests", failed) < 0.5);
+    // A certificate with its own key; the imitation speaks no TLS, which is a failure of another kind.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    std::fs::write(setup.path("client.pem"), certificate.pem()).unwrap();
+    std::fs::write(setup.path("client.key"), key.serialize_pem()).unwrap();
+    eventually("it is asked", || counted(&server, "requests", failed) > 0.5);
+    let told = server.stderr();
+    assert!(told.contains("the platform can be asked now"), "{told}");
+    assert_eq!(told.matches("the platform cannot be asked; it is tried").count(), 1, "{told}");
 }
