@@ -144,9 +144,18 @@ async fn ask_all<K: Keep + Clone + Send>(
 ) -> Result<ExitCode, Failure> {
     let mut is_whole = true;
     for (source, upstream) in asked {
-        let asked = ask(source, upstream, args.since, state, keep.clone()).await?;
-        is_whole &= asked.ended.is_ok();
-        tell(&source.name, asked, args.dry_run, out).map_err(Failure::output)?;
+        match ask(source, upstream, args.since, state, keep.clone()).await? {
+            Ok(asked) => {
+                is_whole &= asked.ended.is_ok();
+                tell(&source.name, asked, args.dry_run, out)
+            }
+            // No reason not to ask the others.
+            Err(error) => {
+                is_whole = false;
+                writeln!(out, "{}: not asked: {}", source.name, plain(&error))
+            }
+        }
+        .map_err(Failure::output)?;
     }
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(Failure::NO) })
 }
@@ -161,21 +170,24 @@ struct Asked {
     cut: Option<Timestamp>,
 }
 
+/// Asks one platform, or says why it cannot even be tried.
 async fn ask<K: Keep + Clone + Send>(
     source: &Source,
     upstream: &Upstream,
     since: Option<Moment>,
     state: &Path,
     mut keep: K,
-) -> Result<Asked, Failure> {
+) -> Result<Result<Asked, String>, Failure> {
     let clock = Clock::system();
     let known = Known::new(state, ends::of([(&*source.name, source.dialect.provider)]));
     let pruned = known.check().and_then(|()| known.pruned_before());
     let pruned = pruned.map_err(|error| Failure::new(Failure::IO, error.to_string()))?;
     let (noted, rounds) = known.noted(&source.name);
     let (order, cut) = order(upstream, since, (noted, pruned), clock.now());
-    let platform = Platform::open(upstream, source.dialect.provider, clock.clone())
-        .map_err(|error| Failure::new(Failure::CONFIG, error))?;
+    let platform = match Platform::open(upstream, source.dialect.provider, clock.clone()) {
+        Ok(platform) => platform,
+        Err(error) => return Ok(Err(error)),
+    };
     let mut budget = Budget::new(upstream.requests_per_minute_max);
     budget.rest_as_noted(&rounds, order.now, Instant::now());
     let budget = Mutex::new(budget);
@@ -205,7 +217,7 @@ async fn ask<K: Keep + Clone + Send>(
     let rests_until = budget.rests_until(now, Instant::now());
     let outcome = Outcome { through, succeeded_at, rests_until, is_by_hand: true };
     let ended = ended.and(keep.note(&source.name, outcome).await);
-    Ok(Asked { base: platform.base().to_owned(), report, ended, cut })
+    Ok(Ok(Asked { base: platform.base().to_owned(), report, ended, cut }))
 }
 
 /// What to ask for, and what was created before which time was pruned, if that cuts it.

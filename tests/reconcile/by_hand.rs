@@ -4,9 +4,9 @@ use std::fs;
 
 use crate::platform::{Kind, Platform, Row, SECRET, Text, Trouble, WRITTEN, ago, id};
 use crate::support::{
-    Client, Ended, Receiptd, Setup, eventually, metric, open, receiptd, rows, run,
+    Client, Ended, Receiptd, Setup, eventually, metric, open, receiptd, rows, run, source,
 };
-use crate::{call_back, entries, setup_with, statuses, upstream};
+use crate::{call_back, entries, no_identity, setup_with, statuses, upstream};
 
 /// A configuration whose upstream only a command knows of: the receiver asks nobody.
 fn setup() -> (Platform, Setup, String) {
@@ -141,6 +141,20 @@ fn it_asks_only_whom_and_since_when_it_is_told() {
     assert_eq!(ended.code, Some(78), "{ended:?}");
     assert!(ended.stderr.contains("[source.upstream]"), "{}", ended.stderr);
     server.stop();
+}
+
+#[test]
+fn a_source_whose_platform_cannot_be_tried_keeps_no_other_from_being_asked() {
+    let (platform, setup, section) = setup();
+    platform.add((0..3).map(|n| Row::new(n, "delivered", 60 + n as i64)));
+    let other = source("another", "gc-notify", &[("live", "another-bearer-0123456789")]);
+    let broken = upstream(&setup, &platform, &no_identity(&setup));
+    let setup = Setup { sources: setup.sources.clone() + &broken + &other, ..setup };
+    let ended = setup.command(&section, &["reconcile"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("passport: not asked: "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("healed 3 notifications never heard of\n"), "{}", ended.stdout);
+    assert_eq!(statuses(&setup).len(), 3);
 }
 
 #[test]
