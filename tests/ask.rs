@@ -458,11 +458,16 @@ fn an_unrecognised_callback_is_listed_with_its_reason_and_shown_with_its_body() 
 #[test]
 fn stats_count_by_status_and_by_source() {
     let world = World::new().with("visa", Provider::GovukNotify);
-    assert_eq!(world.ask(stats::run, &[]).unwrap(), "nothing is settled yet\n");
+    let none = "no notifications; --by source counts everything else\n";
+    assert_eq!(world.ask(stats::run, &[]).unwrap(), none);
+    let none = "nothing of any source is settled, or all of it was pruned\n";
+    assert_eq!(world.ask(stats::run, &["--by", "source"]).unwrap(), none);
+    world.hear("visa", "not JSON");
+    let none = "no notifications; --by source counts everything else\n";
+    assert_eq!(world.ask(stats::run, &[]).unwrap(), none, "though something is settled");
     world.hear("passport", receipt("a", "delivered", Some("12:00:00")));
     world.hear("passport", receipt("b", "delivered", Some("12:00:00")));
     world.hear("passport", complaint("c"));
-    world.hear("visa", "not JSON");
     let rows = world.rows(stats::run, &[]);
     assert_eq!((&rows[0]["status"], &rows[0]["notifications"]), (&json!("delivered"), &json!(2)));
     assert_eq!((&rows[1]["status"], &rows[1]["notifications"]), (&json!(null), &json!(1)));

@@ -13,7 +13,7 @@ use crate::ends::Ends;
 use crate::lookout::{STUCK_S, ends_by};
 use crate::provider::notify::FAILURES;
 use crate::state::expected::{Overdue, Question};
-use crate::state::read::{Filter, NotificationRow, Page, Reader, Stuck, Window};
+use crate::state::read::{Filter, NotificationRow, Reader, Stuck, Window};
 
 /// List notifications and their states, newest first
 ///
@@ -51,7 +51,7 @@ pub struct Args {
     /// In place of that: what your app said it sent and has not come to an end by its deadline
     ///
     /// Without a deadline within 72 hours. Oldest first; a notification that nothing was heard of has
-    /// no status.
+    /// no status. A list that is cut has no cursor: --limit says how many there are to be.
     #[arg(
         long,
         conflicts_with_all = [
@@ -136,12 +136,12 @@ fn overdue(
         said_before: now.plus_seconds(-STUCK_S),
         said_since: None,
         behind: i64::MIN,
-        rows_max: args.page.rows_max(),
+        // One more, to know whether there are more.
+        rows_max: args.page.rows_max().saturating_add(1),
         is_new: false,
     };
-    // They are few: all of them are one page.
-    let read = |_: &Window| Ok(Page { rows: reader.overdue(&question)?, next: None });
-    args.page.write(&Overdue::COLUMNS, &OVERDUE, read, out)
+    let rows = reader.overdue(&question).map_err(unreadable)?;
+    args.page.write_all(&Overdue::COLUMNS, &OVERDUE, rows, out)
 }
 
 /// What is an end in each source: the journal knows whose platform it is.

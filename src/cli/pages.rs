@@ -151,20 +151,43 @@ impl PageFlags {
                 }
             };
             if written.is_err() || page.next.is_none() || left == 0 {
+                let more = page.next.map(|next| format!("add --cursor {next}"));
                 let written = written.and_then(|()| match self.format {
-                    Format::Table => write_table(columns, &tabled, page.next, out),
+                    Format::Table => write_table(columns, &tabled, more, out),
                     Format::Json | Format::Csv => out.flush(),
                 });
                 return output::done(written);
             }
         }
     }
+
+    /// Writes those of a list that has no pages, up to the limit.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn write_all<R: Serialize>(
+        &self,
+        names: &[&str],
+        columns: &[Column<R>],
+        mut rows: Vec<R>,
+        out: &mut dyn Write,
+    ) -> Result<ExitCode, Failure> {
+        let limit = self.rows_max();
+        let more = (rows.len() > limit).then(|| format!("add --limit, more than {limit}"));
+        rows.truncate(limit);
+        let written = match self.format {
+            Format::Json => output::json(&rows, out),
+            Format::Csv => output::csv(Some(names), &rows, out),
+            Format::Table => write_table(columns, &rows, more, out),
+        };
+        output::done(written.and_then(|()| out.flush()))
+    }
 }
 
 fn write_table<R>(
     columns: &[Column<R>],
     rows: &[R],
-    next: Option<Cursor>,
+    more: Option<String>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if rows.is_empty() {
@@ -172,8 +195,8 @@ fn write_table<R>(
         return out.flush();
     }
     output::table(Screen::of_stdout(), columns, rows, out)?;
-    if let Some(next) = next {
-        writeln!(out, "\nthere is more: add --cursor {next}")?;
+    if let Some(how) = more {
+        writeln!(out, "\nthere is more: {how}")?;
     }
     out.flush()
 }

@@ -107,7 +107,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         By::Source => {
             let counts = reader.sources().map_err(unreadable)?;
             match args.format {
-                Format::Table if counts.is_empty() => writeln!(out, "{NOTHING}"),
+                Format::Table if counts.is_empty() => {
+                    writeln!(out, "nothing of any source is settled, or all of it was pruned")
+                }
                 Format::Table => output::table(screen, &SOURCES, &counts, out),
                 format => write(format, &SourceCount::COLUMNS, &counts, out),
             }
@@ -124,8 +126,6 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     output::done(written.and_then(|()| out.flush()))
 }
 
-const NOTHING: &str = "nothing is settled yet";
-
 fn write<R: Serialize>(
     format: Format,
     names: &[&str],
@@ -141,7 +141,8 @@ fn write<R: Serialize>(
 fn draw(screen: Screen, counts: Vec<StatusCount>, out: &mut dyn Write) -> io::Result<()> {
     let all: i64 = counts.iter().map(|count| count.notifications).sum();
     if all == 0 {
-        return writeln!(out, "{NOTHING}");
+        // There may be received texts, or what was not understood.
+        return writeln!(out, "no notifications; {OTHERS}");
     }
     // Bars are for eyes: without a terminal the scale is nothing, and an empty column is left out.
     let greatest = counts.iter().map(|count| count.notifications).max().unwrap_or(0);
@@ -149,8 +150,10 @@ fn draw(screen: Screen, counts: Vec<StatusCount>, out: &mut dyn Write) -> io::Re
     let rows: Vec<Bar> = counts.into_iter().map(|count| Bar { count, greatest }).collect();
     output::table(screen, &STATUSES, &rows, out)?;
     let all = output::counted(all, "notification");
-    writeln!(out, "\n{all}; --by source counts everything else")
+    writeln!(out, "\n{all}; {OTHERS}")
 }
+
+const OTHERS: &str = "--by source counts everything else";
 
 /// A bar of whole and half characters; whatever is there at all has at least a half.
 fn bar(count: i64, greatest: i64) -> String {

@@ -269,6 +269,29 @@ fn the_list_of_what_is_overdue_has_the_apps_reference_and_when_it_told_us() {
 }
 
 #[test]
+fn a_list_of_what_is_overdue_that_is_cut_says_so() {
+    let setup = Setup::new();
+    setup.start().stop();
+    (0..51).for_each(|number| say(&setup, ago(90), &said(number, ago(60))));
+    let server = setup.start();
+    server.settled();
+    let config = setup.write();
+    let list = |flags: &[&str]| {
+        let arguments = [&["list", "--overdue", "--config", config.to_str().unwrap()], flags];
+        let ended = run(&mut receiptd(setup.folder.path(), &arguments.concat()));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let rows = ended.stdout.lines().filter(|line| line.contains("mine-")).count();
+        (rows, ended.stdout.lines().last().unwrap_or_default().to_owned())
+    };
+    let (rows, last) = list(&[]);
+    assert_eq!((rows, &*last), (50, "there is more: add --limit, more than 50"));
+    let (rows, last) = list(&["--limit", "51"]);
+    assert!(rows == 51 && last.contains("mine-50"), "{last}");
+    assert_eq!(list(&["--limit", "2", "--format", "csv"]).0, 2);
+    assert_eq!(list(&["--format", "json"]).0, 51);
+}
+
+#[test]
 fn what_is_overdue_is_asked_for_first() {
     let platform = Platform::start(Kind::Govuk);
     let setup = setup(&platform, Kind::Govuk);
