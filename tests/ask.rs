@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser};
@@ -17,6 +17,7 @@ use receiptd::settle::settle;
 use receiptd::sqlite::{self, Access, Durability};
 use receiptd::state::tables;
 use rusqlite::Connection;
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 
 /// The two files, with whoever writes them.
@@ -476,6 +477,23 @@ fn stats_count_by_status_and_by_source() {
     let csv = world.ask(stats::run, &["--format", "csv"]).unwrap();
     assert_eq!(csv.lines().nth(1), Some("passport,delivered,2,2,0"));
     assert!(world.ask(stats::run, &[]).unwrap().contains("(none told)"));
+}
+
+#[test]
+fn what_goes_through_a_pipe_is_not_cut_to_the_terminal_on_which_it_began() {
+    let world = World::new();
+    world.hear("passport", receipt("a", "delivered", Some("12:00:00")));
+    let terminal = fs::File::options().read(true).write(true).open("/dev/ptmx").unwrap();
+    let size = Winsize { ws_row: 24, ws_col: 40, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal, size).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_receiptd"))
+        .args(["list", "--db", world.path().to_str().unwrap()])
+        .stdin(terminal.try_clone().unwrap())
+        .stderr(terminal)
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && told.contains("application-7"), "{told}");
 }
 
 #[test]

@@ -187,8 +187,8 @@ fn text(effective: &[Effective], out: &mut dyn Write) -> io::Result<()> {
 fn table(effective: &[Effective]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    if let Some((width, _)) = terminal_size::terminal_size() {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.0);
+    if let Some(width) = output::width_of_stdout() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
     table.set_header(["key", "value", "from"]);
     for Effective { key, value, origin } in effective {

@@ -31,7 +31,7 @@ pub struct Screen {
 impl Screen {
     /// That of standard output.
     pub fn of_stdout() -> Self {
-        let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        let width = super::output::width_of_stdout().map(usize::from);
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
         Self {
             width: width.unwrap_or(WIDTH_MAX).clamp(WIDTH_MIN, WIDTH_MAX),

@@ -41,9 +41,15 @@ pub struct Screen {
 impl Screen {
     /// That of standard output.
     pub fn of_stdout() -> Self {
-        let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        let width = width_of_stdout().map(usize::from);
         Self { width, is_terminal: io::stdout().is_terminal() }
     }
+}
+
+/// How many characters fit a line of standard output; `None` if nothing bounds them. What goes through a
+/// pipe is not cut to the terminal that the pipe began on: `grep` is to find what would not fit.
+pub fn width_of_stdout() -> Option<u16> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0)
 }
 
 /// A column of a table for people.
