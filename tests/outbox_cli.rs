@@ -335,10 +335,10 @@ fn csv_has_every_column_and_nothing_that_a_change_tells() {
     assert!(csv.lines().count() == 2 && !csv.contains("someone@"), "{csv}");
 }
 
-fn prune(setup: &Setup) -> Ended {
+fn prune(setup: &Setup, flags: &[&str]) -> Ended {
     let state = setup.state();
     let all = ["prune", "--older-than", "0s", "--db", state.to_str().unwrap()];
-    run(&mut receiptd(setup.folder.path(), &all))
+    run(&mut receiptd(setup.folder.path(), &[&all, flags].concat()))
 }
 
 fn is_anywhere(folder: &Path, text: &str) -> bool {
@@ -355,7 +355,13 @@ fn what_is_owed_is_not_pruned_and_what_was_given_up_is_gone_from_the_files() {
     answer.store(503, Ordering::SeqCst);
     assert_eq!(server.post(receipt("owed").replace("someone", "canary-of-owed")), 204);
     server.settled();
-    let ended = prune(&setup);
+    let would = prune(&setup, &["--dry-run"]);
+    assert_eq!(would.code, Some(1), "{}", would.stderr);
+    for said in [": 5 callbacks\n", "discarded with them: 5 parked changes\n", "1 callback stays"] {
+        assert!(would.stdout.contains(said), "{}", would.stdout);
+    }
+    assert!((gauge(&server, "outbox_parked") - 5.0).abs() < 0.1, "nothing was changed");
+    let ended = prune(&setup, &[]);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stdout.contains("discarded with them: 5 parked changes"), "{}", ended.stdout);
     assert!(ended.stdout.contains("1 callback stays"), "{}", ended.stdout);
@@ -367,7 +373,7 @@ fn what_is_owed_is_not_pruned_and_what_was_given_up_is_gone_from_the_files() {
     assert_eq!(said, expected, "what is not given up stays");
     let said = outbox(&setup, &["discard", "--sink", "app", "--standing", "any", "--yes"]).stdout;
     assert_eq!(said, "discarded 1 change\n");
-    let ended = prune(&setup);
+    let ended = prune(&setup, &[]);
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     assert!(!is_anywhere(setup.folder.path(), "canary-of-owed"));
     server.stop();

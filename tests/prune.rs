@@ -154,3 +154,28 @@ fn a_file_that_is_no_database_is_left_alone_where_there_is_no_journal() {
     assert_eq!(ended.code, Some(74), "{}", ended.stderr);
     assert!(fs::read_to_string(setup.state()).unwrap().starts_with("somebody's notes"));
 }
+
+#[test]
+fn a_dry_run_says_how_many_callbacks_would_go_and_changes_nothing() {
+    let setup = Setup::new();
+    let server = filled(&setup, 5);
+    let before = dump(&open(&setup.state()));
+    let said = "2026-11-22T10:00:00Z";
+    for is_running in [true, false] {
+        if !is_running {
+            server.signal(Signal::TERM);
+            support::eventually("it has stopped", || !setup.path("receiptd.db.control").exists());
+        }
+        for flags in [&["--dry-run"][..], &["--dry-run", "--bodies-only"]] {
+            let ended = run(&mut prune(&setup, flags));
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            let (first, rest) = ended.stdout.split_once('\n').unwrap();
+            assert!(first.starts_with("would prune what arrived before "), "{}", ended.stdout);
+            assert!(first.len() > said.len() && first.ends_with(": 5 callbacks"), "{first}");
+            assert!(rest.contains("notifications and messages are not counted"), "{rest}");
+        }
+    }
+    assert_eq!((count(&setup.journal(), "callback"), dump(&open(&setup.state()))), (5, before));
+    let ended = run(&mut prune(&setup, &[]));
+    assert!(ended.stdout.contains(": 5 callbacks, 5 notifications"), "{ended:?}");
+}

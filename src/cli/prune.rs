@@ -1,6 +1,6 @@
 //! `receiptd prune`: what is old is gone from the files.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,15 +15,16 @@ use super::output::counted;
 use super::{Failure, progress};
 use crate::api::control::{ControlFile, PRUNE_PATH};
 use crate::client::{Answer, Client, Options, Target};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::journal;
 use crate::lock::{Lock, LockError};
-use crate::settle::prune::{Hands, Order, PruneError, Pruned, Work, prune};
+use crate::settle::prune::{Hands, Order, PruneError, Pruned, Work, prune, would_prune};
 use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, Access, Durability};
 use crate::state;
 
-/// How long a receiver may take to prune: hours of backlog, in steps between commits.
+/// How long a receiver may take to prune, in steps between commits. What takes longer it finishes by itself;
+/// only nobody hears what it came to.
 const ASK_MAX: Duration = Duration::from_secs(3600);
 
 /// Delete what is older than a number of days, from the files too
@@ -43,6 +44,7 @@ const ASK_MAX: Duration = Duration::from_secs(3600);
 Examples:
   receiptd prune --older-than 30d
   receiptd prune --older-than 7d --bodies-only   keep every state, delete the raw callbacks
+  receiptd prune --older-than 30d --dry-run      only say what would go
 
 Exit codes: 0 done; 1 done, but a reader kept a write-ahead log from being emptied: run it again;
 or callbacks stay because a change is still owed to a sink.")]
@@ -57,6 +59,13 @@ pub struct Args {
     /// Delete only the raw callbacks; every notification and message stays
     #[arg(long)]
     bodies_only: bool,
+
+    /// Delete nothing, only say how many callbacks would go, and how many stay because of sinks
+    ///
+    /// Reads only, also beside a running receiver. Notifications and received messages are not counted:
+    /// which of them would go takes the work of deleting them.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Prunes, or has it done.
@@ -77,6 +86,14 @@ pub fn run(
     if !state.exists() {
         return Err(Failure::new(Failure::IO, format!("there is no {}", state.display()))
             .hint("name the state file with --db or --config"));
+    }
+    if args.dry_run {
+        let would = would_prune(before, &journal::path_beside(state), state);
+        return say(
+            before,
+            would.map_err(|error| Failure::new(Failure::IO, error.to_string()))?,
+            out,
+        );
     }
     let pruned = match Lock::acquire(state) {
         Ok(lock) => {
@@ -105,22 +122,42 @@ fn report(order: Order, pruned: Pruned, out: &mut dyn Write) -> Result<ExitCode,
     if parked_changes > 0 {
         let _ = writeln!(out, "discarded with them: {}", counted(parked_changes, "parked change"));
     }
-    if held_back_by_sinks > 0 {
-        let _ = writeln!(
-            out,
-            "{}, because a change is still owed to a sink: `receiptd stats --by sink` \
-             says to which, `receiptd outbox discard --standing any` gives it up",
-            match held_back_by_sinks {
-                1 => "1 callback stays".to_owned(),
-                _ => format!("{held_back_by_sinks} callbacks stay"),
-            }
-        );
-    }
+    tell_of_held_back(held_back_by_sinks, out).map_err(Failure::output)?;
     if is_log_empty {
         return Ok(ExitCode::from(u8::from(held_back_by_sinks > 0)));
     }
     Err(Failure::new(Failure::NO, "a write-ahead log could not be emptied: somebody is reading")
         .hint("run it again when no other program has the database open"))
+}
+
+/// What would be pruned.
+fn say(before: Timestamp, would: Pruned, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let Pruned { callbacks, parked_changes, held_back_by_sinks, .. } = would;
+    let write = |out: &mut dyn Write| {
+        let callbacks = counted(callbacks, "callback");
+        writeln!(out, "would prune what arrived before {before}: {callbacks}")?;
+        if parked_changes > 0 {
+            let parked = counted(parked_changes, "parked change");
+            writeln!(out, "would be discarded with them: {parked}")?;
+        }
+        tell_of_held_back(held_back_by_sinks, out)?;
+        writeln!(out, "notifications and messages are not counted without pruning them")
+    };
+    write(out).map_err(Failure::output)?;
+    Ok(ExitCode::from(u8::from(held_back_by_sinks > 0)))
+}
+
+fn tell_of_held_back(callbacks: i64, out: &mut dyn Write) -> io::Result<()> {
+    let stay = match callbacks {
+        0 => return Ok(()),
+        1 => "1 callback stays".to_owned(),
+        _ => format!("{callbacks} callbacks stay"),
+    };
+    writeln!(
+        out,
+        "{stay}, because a change is still owed to a sink: `receiptd stats --by sink` \
+         says to which, `receiptd outbox discard --standing any` gives it up",
+    )
 }
 
 struct OwnHands {
@@ -216,7 +253,6 @@ pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
 
     #[test]
     fn an_age_has_a_unit() {

@@ -33,7 +33,7 @@ use crate::state::expected::{self, old_expected};
 use crate::state::forget::{
     Table, is_named_in, named_after, old_subjects, old_unrecognised, remove,
 };
-use crate::state::outbox_ask::{Touched, discard_parked, first_not_parked};
+use crate::state::outbox_ask::{Touched, count_parked, discard_parked, first_not_parked};
 use crate::state::tables::{self, key};
 
 /// Rows in one transaction, at most.
@@ -176,16 +176,7 @@ pub fn prune(
 ) -> Result<Pruned, PruneError> {
     let mut reader = Reader::open(journal)?;
     let state_reader = sqlite::open(state, &tables::SCHEMA, Access::Read)?;
-    let (journal_id, settled) = tables::cursor(&state_reader)?;
-    // A state that is behind what was pruned lacks what only the journal's own tables still know;
-    // to prune by it would delete that too.
-    if journal_id != Some(reader.journal_id()?) || settled < reader.pruned_through()? {
-        return Err(PruneError::NotItsState);
-    }
-    let old = old_prefix(reader.connection(), order.before, settled)?;
-    let owed = first_not_parked(&state_reader)?;
-    let through = owed.map_or(old, |key| old.min(tables::seq_of(key) - 1));
-    let held_back_by_sinks = count_between(reader.connection(), through, old)?;
+    let Reach { through, held_back_by_sinks } = reach(order.before, &reader, &state_reader)?;
     if !order.bodies_only {
         let gone = order.before.plus_seconds(CLOCKS_DIFFER_S).min(order.now);
         hands.on_journal(Box::new(move |journal| note_pruned_before(journal, gone).map(|()| 0)))?;
@@ -212,6 +203,50 @@ pub fn prune(
     let is_state_log_empty = empty_log(&beside, |work| hands.on_state(work))?;
     pruned.is_log_empty = is_journal_log_empty && is_state_log_empty;
     Ok(pruned)
+}
+
+/// Says what [`prune`] would do to callbacks, and to parked changes. Reads, and changes nothing; which
+/// notifications and messages nothing was heard about since is not counted, for that takes the work of
+/// pruning them.
+///
+/// # Errors
+/// Of SQLite.
+pub fn would_prune(before: Timestamp, journal: &Path, state: &Path) -> Result<Pruned, PruneError> {
+    let reader = Reader::open(journal)?;
+    let state = sqlite::open(state, &tables::SCHEMA, Access::Read)?;
+    let Reach { through, held_back_by_sinks } = reach(before, &reader, &state)?;
+    Ok(Pruned {
+        callbacks: count_between(reader.connection(), i64::MIN, through)?,
+        parked_changes: count_parked(&state, key(through + 1, 0) - 1)?,
+        held_back_by_sinks,
+        ..Pruned::default()
+    })
+}
+
+/// How far pruning goes.
+struct Reach {
+    /// Callbacks up to and including this position are to go.
+    through: i64,
+    /// How many behind it are old enough, and stay.
+    held_back_by_sinks: i64,
+}
+
+fn reach(
+    before: Timestamp,
+    reader: &Reader,
+    state_reader: &Connection,
+) -> Result<Reach, PruneError> {
+    let (journal_id, settled) = tables::cursor(state_reader)?;
+    // A state that is behind what was pruned lacks what only the journal's own tables still know;
+    // to prune by it would delete that too.
+    if journal_id != Some(reader.journal_id()?) || settled < reader.pruned_through()? {
+        return Err(PruneError::NotItsState);
+    }
+    let old = old_prefix(reader.connection(), before, settled)?;
+    let owed = first_not_parked(state_reader)?;
+    let through = owed.map_or(old, |key| old.min(tables::seq_of(key) - 1));
+    let held_back_by_sinks = count_between(reader.connection(), through, old)?;
+    Ok(Reach { through, held_back_by_sinks })
 }
 
 /// Discards the parked changes of callbacks up to `through`. How many there were.

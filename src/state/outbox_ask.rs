@@ -448,6 +448,16 @@ fn retry(connection: &Connection, row: &OutboxRow, now: Timestamp) -> rusqlite::
     Ok(())
 }
 
+/// How many parked rows there are of changes up to `through_key`.
+///
+/// # Errors
+/// Of SQLite.
+pub fn count_parked(connection: &Connection, through_key: i64) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT count(*) FROM outbox_row WHERE standing = 3 AND key <= ?1")?
+        .query_row([through_key], |row| row.get(0))
+}
+
 /// Removes up to [`LOOK_ROWS_MAX`] parked rows of changes up to `through_key`. How many, by sink; none
 /// once there are no more.
 pub fn discard_parked(
