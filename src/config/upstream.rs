@@ -61,7 +61,7 @@ pub struct Upstream {
     pub horizon: Duration,
     /// Requests in any minute.
     pub requests_per_minute_max: u32,
-    /// From the first byte of a request to the last of its answer.
+    /// For one request: its connection, with name, TCP and TLS, if there is none yet, and its whole answer.
     pub answer_ms_max: Duration,
 }
 
@@ -270,7 +270,8 @@ fn base_url(section: &mut Section<'_>, report: &mut Report) -> Checked<Target> {
     Ok(base)
 }
 
-/// Whether what is sent there stays on this machine. A name does not say so: it leads where its DNS says.
+/// Whether what is sent there stays on this machine. No name says so but `localhost`: any other leads where
+/// its DNS says.
 fn is_here(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -16,7 +16,8 @@
 //!   status can change after it looked final;
 //! - what was pruned does not come back: nothing is asked for, and nothing appended, that was created
 //!   before what was thrown away, but for what is still known or expected;
-//! - there are no more requests in any minute than configured, and the pause after a failure grows;
+//! - a source sends its platform's host no more requests in any minute than configured, and the pause after
+//!   a failure grows;
 //! - a list counts as read once the platform has shown its end, and for no other reason: one that shows
 //!   a page again, or no end, is told of, and the point does not move;
 //! - what cannot be understood is counted and named, is in nobody's way, and is asked for again: a round

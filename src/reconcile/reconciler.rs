@@ -244,7 +244,7 @@ async fn until_changed(
             Some(ended) = all.join_next() => {
                 // A bug of ours; the process goes on receiving.
                 if let Some(error) = ended.err().filter(|error| !error.is_cancelled()) {
-                    tracing::error!(%error, "a platform is not asked any more until the next start");
+                    tracing::error!(%error, "a platform is not asked any more until the next SIGHUP or start");
                 }
             }
         }

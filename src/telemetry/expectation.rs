@@ -51,7 +51,7 @@ impl ExpectationMetrics {
         );
         r.register(
             "unwell_answers",
-            "Answers of the last five minutes that were 5xx or took more than a second: such as get callbacks suspended",
+            "Answers of this minute and the four before it that were 5xx or took more than a second: such as get callbacks suspended",
             self.unwell.clone(),
         );
         r.register(

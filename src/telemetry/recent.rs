@@ -1,4 +1,4 @@
-//! How often something happened in the last five minutes.
+//! How often something happened lately: in this minute and the four before it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -27,7 +27,7 @@ impl Recent {
         slot.1 += 1;
     }
 
-    /// How often in the last five minutes, this one among them.
+    /// How often in this minute, which may have just begun, and the four before it.
     pub fn count(&self, now: Timestamp) -> u64 {
         let (last, minutes) = (minute(now), self.minutes.lock());
         let minutes = minutes.unwrap_or_else(PoisonError::into_inner);
