@@ -11,6 +11,7 @@ mod lists;
 mod parts;
 mod pruned;
 mod reload;
+mod silence;
 mod troubles;
 mod unreadable;
 
