@@ -217,12 +217,13 @@
 //! Once there is space for the minimum and the reserve, callbacks are accepted again, without a
 //! restart. Should the disk fill up in spite of that, the commit fails as a whole, its callers hear
 //! 503, and what was acknowledged before stays. The settling thread, on the same disk, tries again
-//! once a second and answers nobody.
+//! once a second and answers nobody. What is pruned leaves the files as large as they were; the journal's
+//! pages that it gave back count as space, as long as half of the minimum is free beside them.
 //!
 //! # One bad disk
 //!
-//! An I/O error, or damage, during a commit of the journal latches it: the callers of that commit
-//! and all after them hear 503, readiness goes, and the process ends with code 74 after a short
+//! An I/O error, or damage, during a commit of the journal or a checkpoint of it latches it: the callers
+//! of that commit and all after them hear 503, readiness goes, and the process ends with code 74 after a short
 //! drain. What was acknowledged was synced before. A supervisor starts it anew, and the new process
 //! finds out whether the disk is well.
 

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use receiptd::journal::free_bytes;
 use support::{
     Client, PATH, Receiptd, Setup, TOKEN, eventually, holds_within, metric, open, post, receipt,
-    receiptd, rows, say,
+    receiptd, rows, run, say,
 };
 
 /// A small file system of its own; unmounted when dropped.
@@ -118,6 +119,39 @@ fn callbacks_are_refused_before_the_disk_is_full_and_served_again_after() {
     for path in [journal_on(&disk), state_on(&disk)] {
         assert_eq!(rows(&open(&path), "PRAGMA integrity_check"), ["ok"]);
     }
+}
+
+#[test]
+fn what_is_pruned_makes_room_on_a_disk_that_stays_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(folder.path(), 128) else { return };
+    // So much that pruning has room for the logs.
+    let setup = setup_on(&disk, 64 << 20, 1 << 20);
+    let server = setup.start();
+    // Another each time: a repeat of what is settled is answered 204 on a full disk too.
+    let mut number = 0;
+    let mut is_served = || {
+        number += 1;
+        server.post(receipt(&format!("more-{number}"))) == 204
+    };
+    // Cutting the log makes room by itself, for a while.
+    for round in 0.. {
+        assert_eq!(fill(&server, &format!("{round}")).1, 503);
+        if !holds_within(Duration::from_secs(2), &mut is_served) {
+            break;
+        }
+    }
+    let path = setup.path("receiptd.toml");
+    let arguments = ["prune", "--config", path.to_str().unwrap(), "--older-than", "1s"];
+    let pruned = run(&mut receiptd(folder.path(), &arguments));
+    assert_eq!(pruned.code, Some(0), "{pruned:?}");
+    // What the logs gave back others take.
+    let free_bytes = || usize::try_from(free_bytes(&disk.0).unwrap()).unwrap();
+    let too_little = 56 << 20;
+    fs::write(disk.0.join("ballast"), vec![0; free_bytes().saturating_sub(too_little)]).unwrap();
+    assert!(holds_within(Duration::from_secs(10), &mut is_served), "{}", server.stderr());
+    assert!(free_bytes() <= too_little);
+    assert_eq!(server.admin("/readyz").status, 200);
 }
 
 #[test]

@@ -3,6 +3,10 @@
 //! A WAL database that has filled its disk cannot help itself: even a DELETE needs room in the WAL.
 //! So some bytes stand preallocated beside the journal. When space runs out they are given back,
 //! which lets a checkpoint move and truncate the WAL; they are taken again once there is room.
+//!
+//! What was pruned leaves the files as large as they were: the pages that it gave back are written again
+//! before the file grows. So the journal's free pages count as space too. But what is written goes
+//! through the logs first, and the state may grow, so half of the minimum must be free indeed.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +23,25 @@ pub fn reserve_path(journal: &Path) -> PathBuf {
 pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(folder)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Where there is space.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Space {
+    /// Bytes that are free in the file system.
+    pub free: u64,
+    /// Bytes of the journal's file that hold nothing.
+    pub in_file: u64,
+}
+
+impl Space {
+    /// Whether callbacks can be accepted, where `min` bytes are to be free, and after that there must be
+    /// `reserve` bytes to be taken.
+    pub fn is_enough(self, min: u64, reserve: u64) -> bool {
+        let Self { free, in_file } = self;
+        free.saturating_add(in_file) >= min.saturating_add(reserve)
+            && free >= (min / 2).saturating_add(reserve)
+    }
 }
 
 /// The preallocated file.
@@ -54,5 +77,31 @@ impl Reserve {
 
     pub fn give_back(&self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_pages_count_as_space_if_half_of_the_minimum_and_the_reserve_are_free_without_them() {
+        for (free, in_file, reserve, is_enough) in [
+            (64, 0, 0, true),
+            (63, 0, 0, false),
+            (63, 1, 0, true),
+            (32, 32, 0, true),
+            (32, 31, 0, false),
+            (31, 1_000, 0, false),
+            (32, 1_000, 8, false),
+            (40, 32, 8, true),
+            (40, 31, 8, false),
+            (72, 0, 8, true),
+            (71, 0, 8, false),
+            (u64::MAX, 0, 0, true),
+        ] {
+            let space = Space { free, in_file };
+            assert_eq!(space.is_enough(64, reserve), is_enough, "{space:?} {reserve}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The one thread that writes the journal: take what waits, commit once, tell all.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::gather::gather;
 use super::queue::{Queue, Taken, Waiting};
-use super::space::{Reserve, free_bytes};
+use super::space::{Reserve, Space, free_bytes};
 use super::{Journal, Progress, Refused, SCHEMA, schema};
 use crate::sqlite::checkpoint::{self, Mode};
 use crate::sqlite::{self, Access, Durability, Fault, OpenError};
@@ -31,7 +31,7 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Callbacks in one commit.
     pub batch_callbacks_max: usize,
-    /// Free space below which callbacks are refused.
+    /// Free space below which callbacks are refused; the free pages of the file count up to half of it.
     pub free_bytes_min: u64,
     /// Space kept preallocated.
     pub reserve_bytes: u64,
@@ -85,6 +85,22 @@ pub fn start(
     options: Options,
     observer: Observer,
 ) -> Result<(Journal, Writer, impl Future<Output = ()> + Send + use<>), OpenError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).to_owned();
+    // Space that cannot be asked for is not refused for: the commit itself will tell.
+    let free = Box::new(move || free_bytes(&folder).unwrap_or(u64::MAX));
+    start_on(free, path, options, observer)
+}
+
+/// Says how many bytes are free where the journal stands.
+type Free = Box<dyn Fn() -> u64 + Send>;
+
+fn start_on(
+    free: Free,
+    path: &Path,
+    options: Options,
+    observer: Observer,
+) -> Result<(Journal, Writer, impl Future<Output = ()> + Send + use<>), OpenError> {
     let connection = sqlite::open(path, &SCHEMA, Access::Write(options.durability))?;
     let wrap = |error| OpenError::Sqlite { path: path.to_owned(), error };
     let last = schema::last_seq(&connection).map_err(wrap)?;
@@ -93,11 +109,7 @@ pub fn start(
     let (tell, told) = mpsc::unbounded_channel();
     let keeper = Keeper {
         connection,
-        folder: path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."))
-            .into(),
+        free,
         reserve: Reserve::new(path, options.reserve_bytes),
         reserve_failed: None,
         made_room: None,
@@ -153,7 +165,7 @@ impl Drop for AbortOnPanic {
 
 struct Keeper {
     connection: Connection,
-    folder: PathBuf,
+    free: Free,
     reserve: Reserve,
     reserve_failed: Option<Instant>,
     /// When room was last made, while space is low.
@@ -255,18 +267,22 @@ impl Keeper {
 
     /// Whether there is space for another commit; takes note of a change.
     fn look_at_space(&mut self) -> bool {
-        // Space that cannot be asked for is not refused for: the commit itself will tell.
-        let free = free_bytes(&self.folder).unwrap_or(u64::MAX);
+        let min = self.options.free_bytes_min;
         let was_low = self.progress.is_low_on_space();
         let reserve = if self.reserve.is_held() { 0 } else { self.options.reserve_bytes };
         // Coming back needs room for the reserve too, so that the next shortage can be got out of.
-        let min = self.options.free_bytes_min + if was_low { reserve } else { 0 };
-        let low = free < min;
+        let to_take = if was_low { reserve } else { 0 };
+        let mut space = Space { free: (self.free)(), in_file: 0 };
+        if !space.is_enough(min, to_take) {
+            space.in_file = bytes_in_file(&self.connection);
+        }
+        let low = !space.is_enough(min, to_take);
+        let Space { free, in_file } = space;
         if self.progress.set_low_on_space(low) {
             if low {
-                tracing::warn!(free, min, "low on space; callbacks are answered 503");
+                tracing::warn!(free, in_file, min, "low on space; callbacks are answered 503");
             } else {
-                tracing::info!(free, "there is space again; callbacks are accepted");
+                tracing::info!(free, in_file, "there is space again; callbacks are accepted");
                 self.made_room = None;
             }
         }
@@ -311,6 +327,14 @@ impl Keeper {
     }
 }
 
+/// The bytes of the file's free pages; none if that cannot be told.
+fn bytes_in_file(connection: &Connection) -> u64 {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+    let bytes = pragma("freelist_count")
+        .and_then(|pages| Ok(u64::from(pages) * u64::from(pragma("page_size")?)));
+    bytes.unwrap_or(0)
+}
+
 fn is_fatal(error: &rusqlite::Error) -> bool {
     matches!(Fault::of(error), Fault::Io | Fault::Damaged)
 }
@@ -338,7 +362,55 @@ fn append(connection: &Connection, callbacks: &[Waiting]) -> rusqlite::Result<i6
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::journal::Entry;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_was_pruned_makes_room_on_a_disk_that_stays_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            queue_callbacks_max: 8,
+            queue_bytes_max: 1 << 20,
+            batch_callbacks_max: 8,
+            free_bytes_min: 64 * MIB,
+            reserve_bytes: 0,
+            durability: Durability::Normal,
+        };
+        let path = folder.path().join("receiptd.callbacks.db");
+        let free = Arc::new(AtomicU64::new(60 * MIB));
+        let says = Arc::clone(&free);
+        let says = Box::new(move || says.load(Ordering::Relaxed));
+        let (journal, writer, telling) = start_on(says, &path, options, Box::new(|_| {})).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.spawn(telling);
+        let append = |free_mib: u64| {
+            free.store(free_mib * MIB, Ordering::Relaxed);
+            let now = Timestamp::from_unix_micros(7);
+            let entry = Entry::called_back(Arc::from("passport"), now, Bytes::from("{}"));
+            runtime.block_on(journal.append(entry)?).unwrap_or(Err(Refused::Closed))
+        };
+        assert_eq!(append(60), Err(Refused::DiskFull));
+        let insert = "INSERT INTO callback (source, received_at, body)
+            VALUES ('a', 'b', zeroblob(?1))";
+        let filled = journal.on_writer(move |connection| connection.execute(insert, [8 << 20]));
+        filled.unwrap().unwrap();
+        assert_eq!(append(60), Err(Refused::DiskFull), "nothing of it is free");
+        let prune = |connection: &mut Connection| connection.execute("DELETE FROM callback", []);
+        journal.on_writer(prune).unwrap().unwrap();
+        assert!(append(60).is_ok());
+        assert!(!journal.progress().is_low_on_space());
+        assert_eq!(append(50), Err(Refused::DiskFull), "so much is not free in the file");
+        assert!(append(57).is_ok());
+        journal.close();
+        writer.join();
+    }
 
     #[test]
     fn a_checkpoint_that_fails_while_room_is_made_latches() {
