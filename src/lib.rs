@@ -222,8 +222,8 @@
 //!
 //! # One bad disk
 //!
-//! An I/O error, or damage, during a commit of the journal or a checkpoint of it latches it: the callers
-//! of that commit and all after them hear 503, readiness goes, and the process ends with code 74 after a short
+//! An I/O error, or damage, that anything on the journal's writing connection meets, or a checkpoint of
+//! it, latches it: the callers of a commit that was under way and all after them hear 503, readiness goes, and the process ends with code 74 after a short
 //! drain. What was acknowledged was synced before. A supervisor starts it anew, and the new process
 //! finds out whether the disk is well.
 

@@ -93,7 +93,7 @@ impl fmt::Debug for Control {
 
 struct LiveHands {
     /// Of which state it is to be judged.
-    generation: u64,
+    beginnings: u64,
     settled: Settled,
     journal: Journal,
     state: OnThread,
@@ -102,14 +102,16 @@ struct LiveHands {
 
 impl Hands for LiveHands {
     fn on_journal(&mut self, work: Work) -> Result<i64, PruneError> {
-        if self.settled.generation() != self.generation {
+        if self.settled.beginnings() != self.beginnings {
             return Err(PruneError::BegunAnew);
         }
         Ok(self.journal.on_writer(work).map_err(|_| PruneError::Stopped)??)
     }
 
     fn on_state(&mut self, work: Work) -> Result<i64, PruneError> {
-        Ok(self.state.run(work).ok_or(PruneError::Stopped)??)
+        let of = (&self.settled, self.beginnings);
+        let done = self.state.run_on(of, work).ok_or(PruneError::Stopped)?;
+        Ok(done.ok_or(PruneError::BegunAnew)??)
     }
 
     fn discarded(&mut self, touched: &Touched) {
@@ -151,9 +153,9 @@ impl Control {
         let committed = self.journal.progress().committed();
         let _ = tokio::time::timeout(WAIT_MAX, settled.reaches(committed)).await;
         let (journal, state) = (self.journal.clone(), self.state.clone());
-        let (generation, settled) = (settled.generation(), settled.clone());
+        let (beginnings, settled) = (settled.beginnings(), settled.clone());
         let metrics = Arc::clone(&self.metrics);
-        let mut hands = LiveHands { generation, settled, journal, state, metrics };
+        let mut hands = LiveHands { beginnings, settled, journal, state, metrics };
         let [journal, state] = self.files.clone();
         let pruning = Arc::clone(&self.pruning);
         let work = move || {

@@ -221,7 +221,8 @@ pub(super) fn ask_control<A: DeserializeOwned>(
         .map_err(|error| Failure::new(Failure::UNAVAILABLE, error.to_string()))?;
     if answer.code != 200 {
         let said = answer.first_line();
-        return Err(Failure::new(Failure::IO, format!("the receiver refused: {said}")));
+        let kind = if answer.code == 409 { Failure::UNAVAILABLE } else { Failure::IO };
+        return Err(Failure::new(kind, format!("the receiver refused: {said}")));
     }
     serde_json::from_slice(&answer.body)
         .map_err(|error| Failure::new(Failure::UNAVAILABLE, format!("unexpected answer: {error}")))

@@ -73,7 +73,10 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Failure::IO, format!("failed to start: {error}")))?;
-    runtime.block_on(serve(loaded, &layers, out))
+    let ended = runtime.block_on(serve(loaded, &layers, out));
+    // What blocks on a disk that hangs must not keep the process from ending.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(loaded: Loaded, layers: &Layers, out: &mut dyn Write) -> Result<ExitCode, Failure> {

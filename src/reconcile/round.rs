@@ -45,9 +45,9 @@ const BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duratio
 /// The longest pause that a platform can ask for within a round: beyond it the next round will do.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
-/// Notifications asked for by id where their list could not be read: most of what it shows they would be
-/// asked for in vain.
-const IDS_NOT_SHOWN_MAX: usize = 1_000;
+/// Notifications asked for by id in a round where their list could not be read: most it would have shown.
+/// The others have their turn in the next.
+const IDS_NOT_SHOWN_MAX: usize = 100;
 
 /// Notifications that the platform does not know and that are remembered; beyond it all are forgotten,
 /// and asked for again.

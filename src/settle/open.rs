@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::journal::{self, reader::Reader};
 use crate::sqlite::{self, Access, Durability, OpenError};
 use crate::state::epoch;
-use crate::state::tables::{SCHEMA, cursor, newest_line, set_cursor};
+use crate::state::tables::{SCHEMA, arrival, cursor, newest_line, set_cursor};
 use crate::state::write::carry_over;
 
 /// A state, ready to be settled into.
@@ -118,13 +118,19 @@ pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened,
 }
 
 /// Whether what the state knows of the newest callback up to `through` is of the callback that the journal
-/// has there. Two copies of one journal that both went on have one identity, and are not the same.
-fn have_one_past(state: &Connection, journal: &Connection, through: i64) -> rusqlite::Result<bool> {
+/// has there, or of what it keeps of that. Two copies of one journal that both went on have one identity,
+/// and are not the same.
+pub(super) fn have_one_past(
+    state: &Connection,
+    journal: &Connection,
+    through: i64,
+) -> rusqlite::Result<bool> {
     let Some((seq, received_at)) = newest_line(state, through)? else { return Ok(true) };
-    if seq <= journal::pruned_through(journal)? {
-        return Ok(true);
-    }
-    Ok(journal::received_at(journal, seq)? == Some(received_at))
+    let known = match journal::received_at(journal, seq)? {
+        None if seq <= journal::pruned_through(journal)? => arrival(journal, seq)?,
+        known => Some(known.unwrap_or_default()),
+    };
+    Ok(known.is_none_or(|known| known == received_at))
 }
 
 fn adopt_state(
@@ -271,6 +277,20 @@ mod tests {
             assert!(aside.len() == 1 && aside[0].contains("of-another-journal"), "{aside:?}");
             assert_eq!(files.journal_says().1, journal_has as i64, "it took nothing over");
         }
+    }
+
+    #[test]
+    fn what_is_pruned_tells_the_copies_of_a_journal_apart_as_long_as_a_line_is_left() {
+        let files = Files::settled(&["a", "b"]);
+        let state = files.copy_of(&files.state);
+        files.prune_bodies(2);
+        assert_eq!(files.open().seq, 2);
+        let other = "UPDATE history_row SET received_at = ?1 WHERE seq = 2";
+        files.journal_writer().execute(other, [at(90).to_string()]).unwrap();
+        assert_eq!(files.open().journal_id, None);
+        fs::copy(state, &files.state).unwrap();
+        files.journal_writer().execute("DELETE FROM history_row WHERE seq = 2", []).unwrap();
+        assert_eq!(files.open().seq, 2, "there is no telling");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::open::have_one_past;
 use crate::clock::Timestamp;
 use crate::journal::reader::Reader;
 use crate::journal::{count_between, forget, note_pruned_before, old_prefix};
@@ -240,6 +241,9 @@ fn reach(
     // A state that is behind what was pruned lacks what only the journal's own tables still know;
     // to prune by it would delete that too.
     if journal_id != Some(reader.journal_id()?) || settled < reader.pruned_through()? {
+        return Err(PruneError::NotItsState);
+    }
+    if !have_one_past(state_reader, reader.connection(), settled)? {
         return Err(PruneError::NotItsState);
     }
     let old = old_prefix(reader.connection(), before, settled)?;
@@ -683,6 +687,15 @@ mod tests {
             assert!(matches!(refused, Err(PruneError::NotItsState)), "{refused:?}");
         }
         assert_eq!(known(&files.journal_writer()), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn by_a_state_of_another_copy_of_the_journal_nothing_is_pruned() {
+        let files = Files::settled(&["a", "b"]);
+        let other = "UPDATE callback SET received_at = ?1 WHERE seq = 2";
+        files.journal_writer().execute(other, [at(1).to_string()]).unwrap();
+        let refused = prune_before(&files, 100, false);
+        assert!(matches!(refused, Err(PruneError::NotItsState)), "{refused:?}");
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub struct Settled {
     pub(super) oldest_owed: Arc<AtomicI64>,
     pub(super) is_failing: Arc<AtomicBool>,
     pub(super) generation: Arc<AtomicU64>,
+    pub(super) beginnings: Arc<AtomicU64>,
 }
 
 impl Settled {
@@ -83,6 +84,12 @@ impl Settled {
     /// Grows whenever the state file was opened anew: what was read from it before may be of another.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Grows whenever settling begins anew, into a state that knows nothing but what was pruned: what was
+    /// judged by the one before it no longer holds.
+    pub fn beginnings(&self) -> u64 {
+        self.beginnings.load(Ordering::Acquire)
     }
 
     /// Whether the state file could not be written when last tried.
@@ -165,6 +172,17 @@ impl OnThread {
         told.recv().ok()
     }
 
+    /// The same, if that is still the state of so many [`Settled::beginnings`]; `None` within if it is not.
+    pub fn run_on<T: Send + 'static>(
+        &self,
+        (settled, beginnings): (&Settled, u64),
+        work: impl FnOnce(&mut Connection) -> T + Send + 'static,
+    ) -> Option<Option<T>> {
+        // On the thread that begins anew, because work waits while a file is closed.
+        let settled = settled.clone();
+        self.run(move |state| (settled.beginnings() == beginnings).then(|| work(state)))
+    }
+
     /// The same for whoever must not block: hands `work` over and waits without a thread.
     pub async fn run_later<T: Send + 'static>(
         &self,
@@ -202,6 +220,7 @@ pub fn start(
         oldest_owed: Arc::new(AtomicI64::new(i64::MAX)),
         is_failing: Arc::default(),
         generation: Arc::default(),
+        beginnings: Arc::default(),
     };
     let worker = Worker {
         pace: Pace::new(Instant::now(), progress.committed()),
@@ -364,6 +383,8 @@ mod tests {
         other.execute_batch("DROP TRIGGER refuse").unwrap();
         assert_eq!(reaches(&settled, 2), Some(true));
         assert_eq!((settled.is_failing(), settled.owed_since()), (false, None));
+        assert!(settled.generation() > 0);
+        assert_eq!(settled.beginnings(), 0, "it is the same state");
         settler.stop(Instant::now() + PATIENCE);
         assert_eq!(state_of(&files), ["a 1 0", "b 1 0"]);
         assert_eq!(files.aside(), [""; 0]);
@@ -378,6 +399,11 @@ mod tests {
         files.append(5, &["e"]);
         let Running { settler, settled, .. } = run_opened(&files, opened, 9, &[]);
         assert_eq!(reaches(&settled, 5), Some(true));
+        assert_eq!(settled.beginnings(), 1);
+        let (on_thread, of) = (settler.on_thread(), settled.clone());
+        let ran =
+            in_time(move || [0, 1].map(|known| on_thread.run_on((&of, known), move |_| known)));
+        assert_eq!(ran, Some([Some(None), Some(Some(1))]), "not what the one before was judged by");
         settler.stop(Instant::now() + PATIENCE);
         assert_eq!(state_of(&files), ["a 1 0", "b 1 0", "c 1 0", "d 1 0", "e 1 0"]);
         let aside = files.aside();

@@ -12,6 +12,7 @@ use super::open::{Opened, copy_base, open_state, set_aside};
 use super::pace::{Pace, Phase};
 use super::settler::{Observer, Options, Report, Settled, Shared};
 use crate::callback::Callback;
+use crate::change::OwedTo;
 use crate::journal::reader::Reader;
 use crate::journal::{self, AbortOnPanic, Progress};
 use crate::provider::Dialect;
@@ -26,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// How often a resting thread looks whether the burst is over.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Why a state that cannot be read is set aside.
+const DAMAGED: &str = "damaged";
 
 /// How long to wait after an error of the state file.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -144,22 +148,14 @@ impl Worker {
         }
         let opened = self.opened.as_mut().expect("it was opened just now");
         if opened.journal_id.is_none() {
+            self.settled.beginnings.fetch_add(1, Ordering::Release);
+            // Before the state knows its journal: an error leaves all of this to be done again.
+            owe_what_came_since(&mut self.options.owed_to, &self.reader)?;
             opened.seq = copy_base(&mut opened.connection, &self.options.journal)
                 .map_err(StepError::Either)?;
             opened.journal_id = Some(self.journal_id.clone());
-            self.owe_what_came_since()?;
         }
-        Ok(self.opened.as_ref().map_or(0, |opened| opened.seq))
-    }
-
-    /// A state that begins anew owes each sink what came after that which it is known to have had: the
-    /// journal has noted more of that than stood there at the start.
-    fn owe_what_came_since(&mut self) -> Result<(), StepError> {
-        for to in &mut self.options.owed_to {
-            let since = journal::sink_since(self.reader.connection(), &to.sink);
-            to.since = since.map_err(StepError::Journal)?.map_or(to.since, |had| had.max(to.since));
-        }
-        Ok(())
+        Ok(opened.seq)
     }
 
     fn commit(
@@ -188,7 +184,7 @@ impl Worker {
         }
         match error {
             StepError::State(error) if Fault::of(error) == Fault::Damaged => {
-                self.set_state_aside("damaged");
+                self.set_state_aside(DAMAGED);
             }
             StepError::Overtaken => self.set_state_aside("older-than-pruned"),
             StepError::Journal(error) if matches!(Fault::of(error), Fault::Damaged | Fault::Io) => {
@@ -205,13 +201,27 @@ impl Worker {
 
     fn set_state_aside(&self, why: &'static str) {
         match set_aside(&self.options.path, why, &self.options.clock) {
+            Ok(aside) if why == DAMAGED => tracing::warn!(
+                set_aside = %aside.display(),
+                "the state file is damaged; it is settled again from the journal"
+            ),
             Ok(aside) => tracing::warn!(
                 set_aside = %aside.display(), why,
-                "the state file is of no use; it is settled again from the journal"
+                "the state file does not fit its journal; it is settled again from the journal"
             ),
             Err(error) => tracing::error!(%error, why, "the state file cannot be set aside"),
         }
     }
+}
+
+/// A state that begins anew owes each sink what came after that which it is known to have had: the journal
+/// has noted more of that than stood there at the start.
+fn owe_what_came_since(owed_to: &mut [OwedTo], journal: &Reader) -> Result<(), StepError> {
+    for to in owed_to {
+        let since = journal::sink_since(journal.connection(), &to.sink);
+        to.since = since.map_err(StepError::Journal)?.map_or(to.since, |had| had.max(to.since));
+    }
+    Ok(())
 }
 
 /// Why a batch was not settled, by the file that is to blame.

@@ -181,12 +181,26 @@ pub fn newest_line(
     connection: &Connection,
     through: i64,
 ) -> rusqlite::Result<Option<(i64, String)>> {
+    newest_between(connection, i64::MIN, through)
+}
+
+/// The arrival of the callback at that position, if there is a line about it.
+pub fn arrival(connection: &Connection, seq: i64) -> rusqlite::Result<Option<String>> {
+    Ok(newest_between(connection, seq, seq)?.map(|(_, received_at)| received_at))
+}
+
+fn newest_between(
+    connection: &Connection,
+    first: i64,
+    last: i64,
+) -> rusqlite::Result<Option<(i64, String)>> {
     let newest = |table: &str| {
         connection
             .prepare_cached(&format!(
-                "SELECT seq, received_at FROM {table} WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1"
+                "SELECT seq, received_at FROM {table} WHERE seq BETWEEN ?1 AND ?2
+                 ORDER BY seq DESC LIMIT 1"
             ))?
-            .query_row([through], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row([first, last], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
     };
     let lines = [newest("history_row")?, newest("message_history_row")?, newest("unrecognised")?];

@@ -4,7 +4,7 @@
 //! answer codes) and never hold anything a caller sent. The handles used for every callback are resolved
 //! once per source; everything that can be asked for at scrape time is not counted at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::RwLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -142,6 +142,8 @@ pub struct Metrics {
     settle_panics: Counter,
     last_callback: Family<BySource, Seconds>,
     configured: RwLock<BTreeSet<String>>,
+    /// When those that are no longer configured last called back.
+    gone: RwLock<BTreeMap<String, f64>>,
     token_used: Family<ByToken, Seconds>,
     token_ends: Family<ByToken, Seconds>,
     tls_ends: Seconds,
@@ -186,6 +188,7 @@ impl Metrics {
             settle_panics: Counter::default(),
             last_callback: Family::default(),
             configured: RwLock::default(),
+            gone: RwLock::default(),
             token_used: Family::default(),
             token_ends: Family::default(),
             tls_ends: Gauge::default(),

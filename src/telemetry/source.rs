@@ -29,6 +29,10 @@ impl Metrics {
     pub fn source(self: &Arc<Self>, name: &str) -> SourceMetrics {
         self.configured.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         let by = BySource { source: name.to_owned() };
+        let gone = self.gone.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(last) = gone {
+            self.last_callback_of(name).set(last);
+        }
         for family in [&self.duplicates, &self.unrecognised, &self.unknown_statuses] {
             drop(family.get_or_create(&by));
         }
@@ -67,10 +71,17 @@ impl Metrics {
         self.last_callback_of(source).set(seconds(at));
     }
 
-    /// That source is not configured any more. When it last called back would be longer ago for ever.
+    /// That source is not configured any more. When it last called back would be longer ago for ever; it is
+    /// remembered for when the source comes back.
     pub fn source_gone(&self, source: &str) {
         self.configured.write().unwrap_or_else(PoisonError::into_inner).remove(source);
-        self.last_callback.remove(&BySource { source: source.to_owned() });
+        let by = BySource { source: source.to_owned() };
+        let last = self.last_callback.get(&by).map(|last| last.get());
+        self.last_callback.remove(&by);
+        if let Some(last) = last {
+            let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
+            gone.insert(source.to_owned(), last);
+        }
     }
 
     /// Whether that source is configured now.
