@@ -236,11 +236,17 @@ fn a_source_that_a_reload_removed_is_not_said_to_be_silent_for_ever() {
         metric(&server.metrics(), &format!("{name}{{source=\"{source}\"}}"))
     };
     assert!(last("passport").is_some() && last("other").is_some());
+    let (both, last_called) = (setup.sources, last("other"));
     setup.sources = passport;
     setup.write();
     server.signal(rustix::process::Signal::HUP);
     support::eventually("it is gone", || last("other").is_none());
     assert!(last("passport").is_some());
+    // Or it would be silent since the start.
+    setup.sources = both;
+    setup.write();
+    server.signal(rustix::process::Signal::HUP);
+    support::eventually("it is as it was", || last("other") == last_called);
 }
 
 /// The day that many days from now.
