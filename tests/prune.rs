@@ -69,9 +69,9 @@ fn while_somebody_prunes_another_is_told_so() {
         let ended = [(first.status.code(), said), (second.code, second.stderr)];
         for (code, said) in &ended {
             let is_refused = said.contains("it is pruning already");
-            assert_eq!(*code, Some(if is_refused { 74 } else { 1 }), "{said}");
+            assert_eq!(*code, Some(if is_refused { 69 } else { 1 }), "{said}");
         }
-        ended.iter().any(|(code, _)| *code == Some(74))
+        ended.iter().any(|(code, _)| *code == Some(69))
     });
     drop(reader);
     assert_eq!(server.post(receipt("later")), 204);

@@ -47,7 +47,7 @@ Examples:
   receiptd prune --older-than 30d --dry-run      only say what would go
 
 Exit codes: 0 done; 1 done, but a reader kept a write-ahead log from being emptied: run it again;
-or callbacks stay because a change is still owed to a sink.")]
+or callbacks stay because a change is still owed to a sink; 69 the receiver is pruning already.")]
 pub struct Args {
     #[command(flatten)]
     flags: ConfigFlags,
