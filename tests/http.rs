@@ -456,3 +456,29 @@ fn a_crowd_of_senders_is_served_whole() {
     server.settled();
     assert_eq!(support::count(&setup.state(), "notification"), 160);
 }
+
+#[test]
+fn heads_that_never_become_a_request_are_counted() {
+    let setup = Setup::new().limits("header_ms_max = 300");
+    let server = setup.start();
+    let counted = |code: u16| {
+        let series = format!("receiptd_callbacks_total{{source=\"\",code=\"{code}\"}}");
+        metric(&server.metrics(), &series)
+    };
+    for code in [400, 404, 408, 431, 503] {
+        assert_eq!(counted(code), Some(0.0), "{code}");
+    }
+    let mut garbage = server.connect();
+    garbage.send("GARBAGE\r\n\r\n");
+    assert_eq!(garbage.answer().status, 400);
+    let mut large = server.connect();
+    large.send(&format!("POST {PATH} HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(60_000)));
+    assert_eq!(large.answer().status, 431);
+    let mut slow = server.connect();
+    slow.send(&format!("POST {PATH} HTTP/1.1\r\nhost: a\r\n"));
+    assert_eq!(slow.answer().status, 408);
+    for code in [400, 408, 431] {
+        eventually("it is counted", || counted(code) == Some(1.0));
+    }
+    assert_eq!((counted(404), counted(503)), (Some(0.0), Some(0.0)));
+}

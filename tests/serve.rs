@@ -760,3 +760,20 @@ mod files {
         assert!(fs::read(setup.state()).unwrap() == before);
     }
 }
+
+#[test]
+fn a_source_that_was_configured_as_another_providers_is_mended_by_a_rebuild() {
+    let mut setup = Setup::with_sources(&source("passport", "ajo", &[("live", TOKEN)]));
+    let server = setup.start();
+    assert_eq!(server.post(receipt("a")), 204);
+    server.settled();
+    server.stop();
+    assert_eq!(count(&setup.state(), "unrecognised"), 1);
+    setup.sources = source("passport", "gc-notify", &[("live", TOKEN)]);
+    let config = setup.write();
+    let arguments = ["rebuild", "--config", config.to_str().unwrap()];
+    let ended = run(&mut receiptd(setup.folder.path(), &arguments));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(count(&setup.state(), "unrecognised"), 0);
+    assert_eq!(count(&setup.state(), "notification"), 1);
+}

@@ -156,7 +156,7 @@ fn tell_of_held_back(callbacks: i64, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "{stay}, because a change is still owed to a sink: `receiptd stats --by sink` \
-         says to which, `receiptd outbox discard --standing any` gives it up",
+         says to which, `receiptd outbox discard --sink NAME --standing any` gives it up",
     )
 }
 

@@ -11,8 +11,8 @@ use super::progress;
 use super::setup::{check_journal_is_ahead, kept};
 use crate::config::Settings;
 use crate::halves;
-use crate::journal;
 use crate::journal::reader::Reader;
+use crate::journal::{self, SourceRow};
 use crate::lock::{Lock, check_file_system};
 use crate::settle;
 use crate::sqlite::{self, Access, Durability};
@@ -21,8 +21,9 @@ use crate::sqlite::{self, Access, Durability};
 ///
 /// For after an upgrade that understands more than the version before, after a source was
 /// configured as the wrong provider, or after check-db found a difference. Of the journal nothing is
-/// changed but that it gets the tables of this version, as with `receiptd serve`. The old state stays in place until the new one is complete; interrupting is safe. What
-/// is known of notifications whose callbacks were pruned is kept.
+/// changed but that it gets the tables of this version and remembers the sources that are configured, as
+/// with `receiptd serve`. The old state stays in place until the new one is complete; interrupting is
+/// safe. What is known of notifications whose callbacks were pruned is kept.
 ///
 /// The receiver must be stopped meanwhile: senders keep what they cannot deliver and try again.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,7 +44,7 @@ pub fn run(
     env: &[(String, String)],
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let Settings { store, limits, sinks, .. } = kept(&args.config, env)?;
+    let Settings { store, limits, sinks, sources, .. } = kept(&args.config, env)?;
     let state = store.path;
     let journal = journal::path_beside(&state);
     let started = Instant::now();
@@ -55,7 +56,13 @@ pub fn run(
     }
     check_journal_is_ahead(&state, &journal)?;
     // What is settled from it may stand in tables that an older version did not have.
-    drop(sqlite::open(&journal, &journal::SCHEMA, Access::Write(Durability::Full))?);
+    let writer = sqlite::open(&journal, &journal::SCHEMA, Access::Write(Durability::Full))?;
+    // As at a start: whose platform a source is may be what was mended.
+    for source in &sources {
+        let (name, dialect) = (source.name.to_string(), source.dialect.clone());
+        SourceRow { name, dialect }.remember(&writer)?;
+    }
+    drop(writer);
     let reader = Reader::open(&journal)?;
     let (callbacks, _) = reader.totals()?;
     let owed_to = halves::known_owed_to(&sinks, reader.connection())?;

@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::config::settings::{Source, Upstream};
 use crate::forward::backoff::Chance;
 use crate::halves::{self, Halves};
-use crate::journal::{AskedThrough, Outcome, PerList};
+use crate::journal::{self, AskedThrough, Outcome, PerList};
 use crate::lock::{Lock, LockError, check_file_system};
 use crate::provider::ends;
 use crate::reconcile::budget::Budget;
@@ -81,6 +81,10 @@ pub fn run(
     if args.dry_run {
         super::db::must_exist(&state)?;
         return block_on(ask_all(&asked, args, &state, Nothing, out))?;
+    }
+    // A state may be missing, to be settled again; a path that was mistyped has no journal either.
+    if !journal::path_beside(&state).exists() {
+        super::db::must_exist(&state)?;
     }
     check_file_system(&state, settings.store.network_file_system)?;
     match Lock::acquire(&state) {

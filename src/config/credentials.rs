@@ -122,7 +122,7 @@ fn is_label(text: &str) -> bool {
 fn sha256(section: &mut Section<'_>, report: &mut Report) -> Checked<[u8; 32]> {
     let at = section.at_key("sha256");
     let Some(found) = section.quiet_text("sha256", report)? else {
-        let hint = "`receiptd token hash` makes it from the secret".into();
+        let hint = "`receiptd token hash` makes it from the bearer that the sender has".into();
         return Err(report.problem_hinted(&at, "nothing", digest::EXPECTED, Some(hint)));
     };
     match digest::parse(&found.value) {

@@ -13,7 +13,7 @@ pub(super) struct Fault {
 }
 
 /// What is expected where a digest is.
-pub(super) const EXPECTED: &str = "the SHA-256 of the secret, as 64 hex digits";
+pub(super) const EXPECTED: &str = "the SHA-256 of the bearer, as 64 hex digits";
 
 /// The digest, unless the text is none or is that of no secret at all.
 pub(super) fn parse(text: &str) -> Result<[u8; 32], Fault> {

@@ -40,8 +40,8 @@ impl Answer {
     /// The codes that a request for a source's path can be answered with.
     pub const CODES_AT_A_SOURCE: [u16; 7] = [204, 401, 405, 413, 408, 400, 503];
 
-    /// The codes of one for any other path.
-    pub const CODES_ELSEWHERE: [u16; 2] = [404, 400];
+    /// The codes of one for any other path, and of a head that was no request, or never came whole.
+    pub const CODES_ELSEWHERE: [u16; 5] = [404, 400, 408, 431, 503];
 
     /// Its code.
     pub fn status(&self) -> StatusCode {

@@ -56,6 +56,12 @@ pub struct FrontDoor {
 }
 
 impl FrontDoor {
+    /// A head was answered with that code that never became a request: whose it was is not known.
+    pub fn turned_away(&self, code: u16, reason: &'static str) {
+        self.metrics.stranger(code);
+        self.refusals.note(None, reason);
+    }
+
     /// Answers one request, and tells `watch` where it has got to.
     pub async fn serve(&self, request: Request<Incoming>, watch: &Watch) -> Response<Full<Bytes>> {
         let started = Instant::now();

@@ -193,6 +193,10 @@ where
             result = &mut connection => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "a connection ended early");
+                    // hyper has answered already.
+                    if let Some((code, reason)) = answered(&error) {
+                        door.turned_away(code, reason);
+                    }
                 }
                 return;
             }
@@ -202,8 +206,14 @@ where
                     continue;
                 }
                 let last_words = match watch.phase() {
-                    Phase::Head if watch.is_evicted() => NO_ROOM,
-                    Phase::Head => TOO_SLOW,
+                    Phase::Head if watch.is_evicted() => {
+                        door.turned_away(503, "every connection is taken");
+                        NO_ROOM
+                    }
+                    Phase::Head => {
+                        door.turned_away(408, "the head took too long");
+                        TOO_SLOW
+                    }
                     _ => b"",
                 };
                 return hang_up(connection.into_parts().io.into_inner(), last_words).await;
@@ -213,6 +223,15 @@ where
                 is_closing = true;
             }
         }
+    }
+}
+
+/// What hyper has answered to a head that was no request, and why.
+fn answered(error: &hyper::Error) -> Option<(u16, &'static str)> {
+    match () {
+        () if error.is_parse_too_large() => Some((431, "the head is too large")),
+        () if error.is_parse() => Some((400, "the head is no request")),
+        () => None,
     }
 }
 
