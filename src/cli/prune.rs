@@ -90,7 +90,7 @@ pub fn run(
     if args.dry_run {
         let would = would_prune(before, &journal::path_beside(state), state);
         return say(
-            before,
+            order,
             would.map_err(|error| Failure::new(Failure::IO, error.to_string()))?,
             out,
         );
@@ -131,17 +131,22 @@ fn report(order: Order, pruned: Pruned, out: &mut dyn Write) -> Result<ExitCode,
 }
 
 /// What would be pruned.
-fn say(before: Timestamp, would: Pruned, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+fn say(order: Order, would: Pruned, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let Pruned { callbacks, parked_changes, held_back_by_sinks, .. } = would;
     let write = |out: &mut dyn Write| {
         let callbacks = counted(callbacks, "callback");
-        writeln!(out, "would prune what arrived before {before}: {callbacks}")?;
+        writeln!(out, "would prune what arrived before {}: {callbacks}", order.before)?;
         if parked_changes > 0 {
             let parked = counted(parked_changes, "parked change");
             writeln!(out, "would be discarded with them: {parked}")?;
         }
         tell_of_held_back(held_back_by_sinks, out)?;
-        writeln!(out, "notifications and messages are not counted without pruning them")
+        match order.bodies_only {
+            true => Ok(()),
+            false => {
+                writeln!(out, "notifications and messages would go too; how many is not counted")
+            }
+        }
     };
     write(out).map_err(Failure::output)?;
     Ok(ExitCode::from(u8::from(held_back_by_sinks > 0)))

@@ -61,7 +61,7 @@ pub const NAMED_MAX: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
     /// The platform does not answer, or not so that it helps.
-    #[error("the platform cannot be asked: {0}")]
+    #[error("the platform did not tell all: {0}")]
     Upstream(Fault),
     /// The journal does not take more.
     #[error("the journal refused what was news: {0}")]

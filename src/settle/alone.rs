@@ -152,6 +152,8 @@ mod tests {
         let Alone { changes, tally } = of(Provider::Ajo, &body);
         let kinds: Vec<_> = changes.iter().map(|change| change.what).collect();
         assert_eq!(kinds, [What::Status, What::Unrecognised]);
+        let keys: Vec<_> = changes.iter().map(|change| change.key).collect();
+        assert_eq!(keys, [0, 1], "no two of one callback have one key");
         assert_eq!(tally.unrecognised.values().sum::<u64>(), 1);
         for body in ["", "[]", "nothing", "{}"] {
             let changes = of(Provider::Notify, body).changes;
@@ -177,6 +179,7 @@ mod tests {
         let dialect = Provider::Notify.into();
         let Alone { changes, tally } = alone_by(&Arc::from("s"), (&dialect, panics), at(), b"x");
         assert_eq!((changes.len(), tally.panics), (1, 1));
+        assert_eq!(tally.unrecognised, BTreeMap::from([(Arc::from("s"), 1)]));
         assert_eq!(changes[0].what, What::Unrecognised);
         assert_eq!(changes[0].id, of(Provider::Notify, "x").changes[0].id);
     }

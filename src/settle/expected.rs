@@ -85,17 +85,26 @@ pub(super) fn read(body: &[u8]) -> Result<Expected, Reason> {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::{Duration, Instant};
 
+    use super::super::overdue::say_overdue;
     use super::*;
     use crate::journal;
     use crate::sqlite::Durability;
+    use crate::state::expected::Overdue;
 
-    /// The writer is busy, and a callback has the one place in the queue.
-    #[test]
-    fn what_finds_the_queue_full_is_refused_at_once_and_kept_when_it_is_said_again() {
+    /// A journal with so many places in its queue.
+    struct Running {
+        journal: Journal,
+        writer: journal::Writer,
+        runtime: tokio::runtime::Runtime,
+        _folder: tempfile::TempDir,
+    }
+
+    fn running(queue_callbacks_max: usize) -> Running {
         let folder = tempfile::tempdir().unwrap();
         let options = journal::Options {
-            queue_callbacks_max: 1,
+            queue_callbacks_max,
             queue_bytes_max: 1 << 20,
             batch_callbacks_max: 8,
             free_bytes_min: 0,
@@ -104,10 +113,17 @@ mod tests {
         };
         let path = folder.path().join("receiptd.callbacks.db");
         let (journal, writer, telling) = journal::start(&path, options, Box::new(|_| {})).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.spawn(telling);
+        Running { journal, writer, runtime, _folder: folder }
+    }
+
+    /// Keeps the writer busy until what is given back is dropped.
+    fn hold(journal: &Journal) -> mpsc::Sender<()> {
         let (is_busy, busy) = mpsc::channel();
         let (free, is_free) = mpsc::channel::<()>();
         let held = journal.clone();
-        let holding = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             held.on_writer(move |_| {
                 is_busy.send(()).unwrap();
                 let _ = is_free.recv();
@@ -115,18 +131,89 @@ mod tests {
             })
         });
         busy.recv().unwrap();
-        let (source, now) = (Arc::from("passport"), Timestamp::from_unix_micros(7));
-        let first = Entry::called_back(Arc::clone(&source), now, Bytes::from("{}"));
+        free
+    }
+
+    fn source() -> Arc<str> {
+        Arc::from("passport")
+    }
+
+    fn said(count: usize) -> Vec<Expected> {
+        let one = |number| Expected { id: format!("n{number}"), reference: None, deadline: None };
+        (0..count).map(one).collect()
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_unix_micros(7)
+    }
+
+    #[test]
+    fn what_finds_the_queue_full_is_refused_at_once_and_kept_when_it_is_said_again() {
+        let Running { journal, writer, runtime, .. } = running(1);
+        let free = hold(&journal);
+        // A callback has the one place in the queue.
+        let first = Entry::called_back(source(), now(), Bytes::from("{}"));
         let first = journal.append(first).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.spawn(telling);
-        let said = [Expected { id: "n".into(), reference: None, deadline: None }];
-        let say = || runtime.block_on(expect(&journal, &source, now, &said));
+        let say = || runtime.block_on(expect(&journal, &source(), now(), &said(1)));
         assert_eq!(say(), Err(Refused::QueueFull));
         drop(free);
         assert_eq!(runtime.block_on(first).unwrap(), Ok(1));
         assert_eq!(say(), Ok(()));
-        holding.join().unwrap().unwrap().unwrap();
+        journal.close();
+        writer.join();
+    }
+
+    #[test]
+    fn few_wait_in_the_queue_at_once_and_all_are_durable_once_it_returns() {
+        let Running { journal, writer, runtime, .. } = running(1_000);
+        let free = hold(&journal);
+        let saying = journal.clone();
+        let saying = runtime.spawn(async move {
+            expect(&saying, &source(), now(), &said(2 * WAITING_MAX + 2)).await
+        });
+        let began = Instant::now();
+        while journal.waiting() < WAITING_MAX {
+            assert!(began.elapsed() < Duration::from_secs(15), "{} wait", journal.waiting());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!saying.is_finished());
+        assert_eq!(journal.waiting(), WAITING_MAX);
+        drop(free);
+        assert_eq!(runtime.block_on(saying).unwrap(), Ok(()));
+        let all = i64::try_from(2 * WAITING_MAX + 2).unwrap();
+        assert_eq!(journal.progress().committed(), all);
+        journal.close();
+        writer.join();
+    }
+
+    #[test]
+    fn more_than_the_queue_holds_is_kept_and_what_is_not_kept_is_said_to_be_refused() {
+        let Running { journal, writer, runtime, .. } = running(3);
+        let say = |count| runtime.block_on(expect(&journal, &source(), now(), &said(count)));
+        assert_eq!(say(40), Ok(()));
+        assert_eq!(journal.progress().committed(), 40);
+        journal.progress().fail();
+        assert_eq!(say(2), Err(Refused::Latched));
+        assert_eq!(journal.progress().committed(), 40);
+        journal.close();
+        writer.join();
+    }
+
+    #[test]
+    fn what_is_overdue_is_durable_once_it_is_said() {
+        let Running { journal, writer, runtime, .. } = running(8);
+        let overdue = Overdue {
+            source: "passport".into(),
+            id: "n".into(),
+            reference: None,
+            deadline: None,
+            since: now(),
+            status: None,
+            key: 8,
+            subject: None,
+        };
+        runtime.block_on(say_overdue(&journal, now(), &[overdue.clone(), overdue])).unwrap();
+        assert_eq!(journal.progress().committed(), 2);
         journal.close();
         writer.join();
     }

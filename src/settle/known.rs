@@ -74,3 +74,59 @@ impl Open {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::Files;
+    use super::*;
+    use crate::journal::SourceRow;
+    use crate::provider::Provider;
+
+    fn receipt(id: &str, status: &str) -> String {
+        format!(r#"{{"id": "{id}", "status": "{status}", "notification_type": "sms"}}"#)
+    }
+
+    #[test]
+    fn only_what_stands_in_the_history_of_its_source_is_known() {
+        let files = Files::settled(&["a"]);
+        let known = Known::new(files.journal.clone(), files.state.clone());
+        assert!(known.has("gc", receipt("a", "sent").as_bytes()));
+        for (source, body) in [
+            ("gc", receipt("b", "sent")),
+            ("gc", receipt("a", "delivered")),
+            ("another", receipt("a", "sent")),
+            ("gc", "nothing that is understood".to_owned()),
+        ] {
+            assert!(!known.has(source, body.as_bytes()), "{source} {body}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_which_a_part_is_not_understood_is_not_known() {
+        let files = Files::settled(&[]);
+        let writer = files.journal_writer();
+        SourceRow { name: "ajo".to_owned(), dialect: Provider::Ajo.into() }
+            .remember(&writer)
+            .unwrap();
+        let event = r#"{"messageExecution": {"messageProfileID": "p"},
+            "messageDeliveryFeedback": {"feedbackStatus": "sent"}}"#;
+        let insert = "INSERT INTO callback VALUES (1, 'ajo', '2026-11-22T10:00:00.000000Z', ?1, 0)";
+        writer.execute(insert, [event.as_bytes()]).unwrap();
+        drop(writer);
+        files.rebuild();
+        let known = Known::new(files.journal.clone(), files.state.clone());
+        assert!(known.has("ajo", event.as_bytes()));
+        assert!(!known.has("ajo", format!("[{event}, {{}}]").as_bytes()));
+    }
+
+    #[test]
+    fn nothing_is_known_while_a_file_cannot_be_read_and_again_once_it_can() {
+        let files = Files::settled(&["a"]);
+        let away = files.state.with_extension("away");
+        std::fs::rename(&files.state, &away).unwrap();
+        let known = Known::new(files.journal.clone(), files.state.clone());
+        assert!(!known.has("gc", receipt("a", "sent").as_bytes()));
+        std::fs::rename(&away, &files.state).unwrap();
+        assert!(known.has("gc", receipt("a", "sent").as_bytes()));
+    }
+}
