@@ -15,7 +15,7 @@ use super::output::counted;
 use super::{Failure, progress};
 use crate::api::control::{ControlFile, PRUNE_PATH};
 use crate::client::{Answer, Client, Options, Target};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::journal;
 use crate::lock::{Lock, LockError};
 use crate::settle::prune::{Hands, Order, PruneError, Pruned, Work, prune, would_prune};

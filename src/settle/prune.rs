@@ -14,13 +14,10 @@
 //! a platform that is asked still shows it. A crash, or a round of asking meanwhile, finds the note there.
 //!
 //! Each step is a short transaction on the one writing connection of its file ([`Hands`]), so
-//! callers wait for a step at most; those on the journal's take as many rows as fit into a few
-//! milliseconds on this machine ([`Stride`]). What is left in a write-ahead log is moved beside the
-//! writer first, which then has little left to do when it cuts the log to nothing. A crash between
-//! steps leaves something to prune the next time.
+//! callers wait for a step at most. A crash between steps leaves something to prune the next time.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -39,13 +36,6 @@ use crate::state::tables::{self, key};
 
 /// Rows in one transaction, at most.
 const STEP_ROWS_MAX: usize = 500;
-
-/// Rows in one transaction on the journal's connection, at least: each costs a sync, however long that
-/// takes.
-const STEP_ROWS_MIN: usize = 100;
-
-/// How long such a transaction is to take: callers wait for it.
-const STEP_TIME: Duration = Duration::from_millis(4);
 
 /// Bodies in one transaction, in bytes.
 const STEP_BYTES_MAX: usize = 1 << 20;
@@ -112,40 +102,6 @@ pub enum PruneError {
 /// Work on a file's writing connection; what it returns counts rows.
 pub type Work = Box<dyn FnOnce(&mut Connection) -> rusqlite::Result<i64> + Send>;
 
-/// How many rows the next step takes, by how long the last one took: a slow disk takes fewer.
-#[derive(Debug)]
-struct Stride(usize);
-
-impl Stride {
-    /// Nothing is known yet: a few.
-    fn new() -> Self {
-        Self(2 * STEP_ROWS_MIN)
-    }
-
-    /// The last step took so long on the writing thread.
-    fn took(&mut self, took: Duration) {
-        if took > STEP_TIME {
-            self.0 = (self.0 / 2).max(STEP_ROWS_MIN);
-        } else if took < STEP_TIME / 2 {
-            self.0 = (self.0 * 2).min(STEP_ROWS_MAX);
-        }
-    }
-
-    /// Runs work on the journal's connection and learns from the time it takes there, without that
-    /// which it waits before.
-    fn step(&mut self, hands: &mut dyn Hands, work: Work) -> Result<i64, PruneError> {
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let result = hands.on_journal(Box::new(move |connection| {
-            let began = Instant::now();
-            let result = work(connection);
-            let _ = tell.send(began.elapsed());
-            result
-        }));
-        told.try_iter().for_each(|took| self.took(took));
-        result
-    }
-}
-
 /// The writing connections of both files: those of a running receiver, or ones of our own.
 pub trait Hands {
     /// Runs work on the journal's.
@@ -184,17 +140,16 @@ pub fn prune(
     }
     let mut pruned = Pruned { held_back_by_sinks, ..Pruned::default() };
     let from = reader.pruned_through()?;
-    let mut stride = Stride::new();
-    while let Some(last) = fold_step(&mut reader, through, &mut stride, hands)? {
+    while let Some(last) = fold_step(&mut reader, through, hands)? {
         pruned.callbacks += last.1;
         progress(last.0 - from, through - from);
     }
     pruned.parked_changes = discard_all_parked(through, order.now, hands)?;
     if !order.bodies_only {
         pruned.subjects = prune_state(order.before, through, hands)?;
-        prune_base(&reader, &state_reader, &mut stride, hands)?;
+        prune_base(&reader, &state_reader, hands)?;
         let old = (through, order.before);
-        prune_unrecognised(old, |work| stride.step(hands, work))?;
+        prune_unrecognised(old, |work| hands.on_journal(work))?;
         prune_unrecognised(old, |work| hands.on_state(work))?;
     }
     drop((reader, state_reader));
@@ -329,10 +284,9 @@ fn prune_expected(before: Timestamp, end: i64, hands: &mut dyn Hands) -> Result<
 fn fold_step(
     reader: &mut Reader,
     through: i64,
-    stride: &mut Stride,
     hands: &mut dyn Hands,
 ) -> Result<Option<(i64, i64)>, PruneError> {
-    let callbacks = reader.after(i64::MIN, through, stride.0, STEP_BYTES_MAX)?;
+    let callbacks = reader.after(i64::MIN, through, STEP_ROWS_MAX, STEP_BYTES_MAX)?;
     let Some(last) = callbacks.last().map(|callback| callback.seq) else { return Ok(None) };
     // What a journal that was restored from an older copy has taken over from its state is settled
     // already.
@@ -346,7 +300,7 @@ fn fold_step(
         transaction.commit()?;
         Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
     });
-    let deleted = stride.step(hands, fold)?;
+    let deleted = hands.on_journal(fold)?;
     Ok(Some((last, deleted)))
 }
 
@@ -374,13 +328,12 @@ fn prune_unrecognised(
 fn prune_base(
     reader: &Reader,
     state: &Connection,
-    stride: &mut Stride,
     hands: &mut dyn Hands,
 ) -> Result<(), PruneError> {
     for (table, remove) in BASE {
         let mut last = i64::MIN;
         loop {
-            let rows = named_after(reader.connection(), table, last, stride.0)?;
+            let rows = named_after(reader.connection(), table, last, STEP_ROWS_MAX)?;
             let Some(end) = rows.last() else { break };
             last = end.key;
             let mut gone = Vec::new();
@@ -397,7 +350,7 @@ fn prune_base(
                 gone.into_iter().try_for_each(|key| remove(&transaction, key))?;
                 transaction.commit().map(|()| 0)
             });
-            stride.step(hands, forget)?;
+            hands.on_journal(forget)?;
         }
     }
     Ok(())
@@ -708,22 +661,6 @@ mod tests {
         drop(files.open());
         assert_eq!(prune_before(&files, 100, true).unwrap().0, pruned(2, 0));
         assert_eq!(known(&files.journal_writer()), ["a 1 0", "b 1 0", "c 1 0"]);
-    }
-
-    #[test]
-    fn a_step_that_took_long_is_followed_by_a_smaller_one_and_one_that_did_not_by_a_larger() {
-        let mut stride = Stride::new();
-        let first = stride.0;
-        stride.took(STEP_TIME * 2);
-        assert_eq!(stride.0, first / 2);
-        stride.took(STEP_TIME);
-        assert_eq!(stride.0, first / 2, "as long as it is to take");
-        stride.took(STEP_TIME / 4);
-        assert_eq!(stride.0, first);
-        for (took, bound) in [(STEP_TIME * 9, STEP_ROWS_MIN), (Duration::ZERO, STEP_ROWS_MAX)] {
-            (0..20).for_each(|_| stride.took(took));
-            assert_eq!(stride.0, bound);
-        }
     }
 
     #[test]
