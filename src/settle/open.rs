@@ -82,12 +82,7 @@ pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened,
     let last = journal::last_seq(&writer).map_err(wrap)?;
     let pruned = journal::pruned_through(&writer).map_err(wrap)?;
     let Some(known_id) = opened.journal_id.clone() else {
-        if last > 0 {
-            tracing::warn!(
-                journal_seq = last,
-                "there is no state yet; it is settled from the journal"
-            );
-        }
+        tell_of_no_state(last);
         return Ok(opened);
     };
     // Behind what was pruned, only the journal's own tables know what those callbacks came to: an
@@ -115,6 +110,13 @@ pub fn open_beside(path: &Path, journal: &Path, clock: &Clock) -> Result<Opened,
     );
     adopt_state(&mut writer, path, &known_id, opened.seq).map_err(wrap)?;
     Ok(opened)
+}
+
+/// At the very first start there is nothing to be told.
+fn tell_of_no_state(last: i64) {
+    if last > 0 {
+        tracing::warn!(journal_seq = last, "there is no state yet; it is settled from the journal");
+    }
 }
 
 /// Whether what the state knows of the newest callback up to `through` is of the callback that the journal
@@ -244,6 +246,7 @@ mod tests {
 
     use super::super::files::{Files, at, clock, known};
     use super::*;
+    use crate::state::epoch::Epoch;
 
     #[test]
     fn a_state_that_belongs_to_its_journal_is_opened_and_neither_is_changed() {
@@ -256,6 +259,16 @@ mod tests {
             assert_eq!(files.journal_says(), (id.clone(), last, 0));
             assert_eq!(files.aside(), [""; 0]);
         }
+    }
+
+    #[test]
+    fn each_state_begins_with_a_key_of_its_own_and_keeps_it() {
+        let files = Files::settled(&["a"]);
+        let key = || *Epoch::of(&files.open().connection).unwrap().unwrap().key();
+        let first = key();
+        assert_eq!(key(), first);
+        fs::remove_file(&files.state).unwrap();
+        assert_ne!(key(), first);
     }
 
     #[test]
