@@ -472,10 +472,10 @@ fn heads_that_never_become_a_request_are_counted() {
     garbage.send("GARBAGE\r\n\r\n");
     assert_eq!(garbage.answer().status, 400);
     let mut large = server.connect();
-    large.send(&format!("POST {PATH} HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(60_000)));
+    large.send(format!("POST {PATH} HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(60_000)));
     assert_eq!(large.answer().status, 431);
     let mut slow = server.connect();
-    slow.send(&format!("POST {PATH} HTTP/1.1\r\nhost: a\r\n"));
+    slow.send(format!("POST {PATH} HTTP/1.1\r\nhost: a\r\n"));
     assert_eq!(slow.answer().status, 408);
     for code in [400, 408, 431] {
         eventually("it is counted", || counted(code) == Some(1.0));
