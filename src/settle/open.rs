@@ -293,6 +293,15 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_knows_a_callback_that_its_journal_never_had_is_set_aside() {
+        let files = Files::settled(&["a", "b"]);
+        files.append(4, &["d"]);
+        files.journal_writer().execute("DELETE FROM callback WHERE seq = 2", []).unwrap();
+        assert_eq!(files.open().journal_id, None);
+        assert_eq!(files.aside().len(), 1);
+    }
+
+    #[test]
     fn what_is_pruned_tells_the_copies_of_a_journal_apart_as_long_as_a_line_is_left() {
         let files = Files::settled(&["a", "b"]);
         let state = files.copy_of(&files.state);
