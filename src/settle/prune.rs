@@ -719,6 +719,19 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_pruned_is_what_is_pruned() {
+        for (second, callbacks, parked_changes, held_back_by_sinks) in [(3, 2, 2, 0), (5, 3, 3, 1)]
+        {
+            let files = Files::settled(&["a", "b", "c", "d"]);
+            owe(&files, &[1, 2, 3]);
+            let would = would_prune(at(second), &files.journal, &files.state).unwrap();
+            let counts = Pruned { parked_changes, held_back_by_sinks, ..pruned(callbacks, 0) };
+            assert_eq!(would, Pruned { is_log_empty: false, ..counts });
+            assert_eq!(prune_before(&files, second, true).unwrap().0, counts);
+        }
+    }
+
+    #[test]
     fn pruning_stops_before_what_is_owed_and_discards_what_was_given_up() {
         for bodies_only in [false, true] {
             let files = Files::settled(&["a", "b", "c", "d"]);
