@@ -370,6 +370,22 @@ mod tests {
     }
 
     #[test]
+    fn whoever_follows_is_told_that_more_is_settled_and_that_no_more_will_be() {
+        let files = Files::settled(&["a"]);
+        files.append(2, &["b"]);
+        let Running { settler, mut settled, .. } = run(&files, 1);
+        let followed = in_time(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let is_more = runtime.block_on(settled.changes());
+            let seq = settled.seq();
+            settler.stop(Instant::now() + PATIENCE);
+            let is_more_then = runtime.block_on(settled.changes());
+            (is_more, seq, is_more_then)
+        });
+        assert_eq!(followed, Some((true, 2, false)));
+    }
+
+    #[test]
     fn a_state_that_cannot_be_written_is_tried_again_and_set_aside_by_nobody() {
         let files = Files::settled(&["a"]);
         files.append(2, &["b"]);
