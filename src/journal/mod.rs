@@ -160,19 +160,11 @@ mod tests {
     use rusqlite::ffi;
 
     use super::*;
-    use crate::sqlite::Durability;
 
     #[test]
     fn after_an_io_error_of_other_work_on_the_journal_nothing_more_is_accepted() {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options {
-            queue_callbacks_max: 8,
-            queue_bytes_max: 1 << 20,
-            batch_callbacks_max: 8,
-            free_bytes_min: 0,
-            reserve_bytes: 0,
-            durability: Durability::Normal,
-        };
+        let options = Options::small();
         let path = folder.path().join("receiptd.callbacks.db");
         let (journal, writer, telling) = start(&path, options, Box::new(|_| {})).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

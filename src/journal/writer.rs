@@ -361,6 +361,21 @@ fn append(connection: &Connection, callbacks: &[Waiting]) -> rusqlite::Result<i6
 }
 
 #[cfg(test)]
+impl Options {
+    /// Of a test: it holds a few callbacks, on a disk that is never full.
+    pub(crate) fn small() -> Self {
+        Self {
+            queue_callbacks_max: 8,
+            queue_bytes_max: 1 << 20,
+            batch_callbacks_max: 8,
+            free_bytes_min: 0,
+            reserve_bytes: 0,
+            durability: Durability::Normal,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -375,14 +390,7 @@ mod tests {
     #[test]
     fn what_was_pruned_makes_room_on_a_disk_that_stays_full() {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options {
-            queue_callbacks_max: 8,
-            queue_bytes_max: 1 << 20,
-            batch_callbacks_max: 8,
-            free_bytes_min: 64 * MIB,
-            reserve_bytes: 0,
-            durability: Durability::Normal,
-        };
+        let options = Options { free_bytes_min: 64 * MIB, ..Options::small() };
         let path = folder.path().join("receiptd.callbacks.db");
         let free = Arc::new(AtomicU64::new(60 * MIB));
         let says = Arc::clone(&free);

@@ -263,7 +263,6 @@ mod tests {
     use crate::receive::keeper::{IsKept, Keeper};
     use crate::receive::refusals::Refusals;
     use crate::receive::routes::Routes;
-    use crate::sqlite::Durability;
     use crate::telemetry::Metrics;
 
     fn limits() -> Limits {
@@ -273,14 +272,7 @@ mod tests {
 
     /// A door without any source, in front of a journal in `folder`.
     fn door(folder: &std::path::Path, limits: &Limits) -> Arc<FrontDoor> {
-        let options = Options {
-            queue_callbacks_max: 8,
-            queue_bytes_max: 1 << 20,
-            batch_callbacks_max: 8,
-            free_bytes_min: 0,
-            reserve_bytes: 0,
-            durability: Durability::Normal,
-        };
+        let options = Options::small();
         let path = folder.join("receiptd.callbacks.db");
         let (journal, _, _) = journal::start(&path, options, Box::new(|_| {})).unwrap();
         let metrics = Arc::new(Metrics::new());

@@ -90,7 +90,6 @@ mod tests {
     use super::super::overdue::say_overdue;
     use super::*;
     use crate::journal;
-    use crate::sqlite::Durability;
     use crate::state::expected::Overdue;
 
     /// A journal with so many places in its queue.
@@ -103,14 +102,7 @@ mod tests {
 
     fn running(queue_callbacks_max: usize) -> Running {
         let folder = tempfile::tempdir().unwrap();
-        let options = journal::Options {
-            queue_callbacks_max,
-            queue_bytes_max: 1 << 20,
-            batch_callbacks_max: 8,
-            free_bytes_min: 0,
-            reserve_bytes: 0,
-            durability: Durability::Normal,
-        };
+        let options = journal::Options { queue_callbacks_max, ..journal::Options::small() };
         let path = folder.path().join("receiptd.callbacks.db");
         let (journal, writer, telling) = journal::start(&path, options, Box::new(|_| {})).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();

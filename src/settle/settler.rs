@@ -252,7 +252,6 @@ mod tests {
     use super::*;
     use crate::change::{Filter, OwedTo};
     use crate::journal;
-    use crate::sqlite::Durability;
     use crate::state::tables;
 
     /// Far more than any of this takes.
@@ -270,9 +269,7 @@ mod tests {
             queue_callbacks_max: 1,
             queue_bytes_max: 1,
             batch_callbacks_max: 1,
-            free_bytes_min: 0,
-            reserve_bytes: 0,
-            durability: Durability::Normal,
+            ..journal::Options::small()
         };
         let (journal, writer, _) =
             journal::start(&files.journal, options, Box::new(|_| {})).unwrap();
