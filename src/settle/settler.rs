@@ -335,6 +335,7 @@ mod tests {
         let Running { settler, settled, batches } = run(&files, 2);
         assert_eq!(reaches(&settled, 5), Some(true));
         assert_eq!((settled.seq(), settled.owed_since()), (5, None));
+        assert_eq!(settled.generation(), 0, "it is the file that was opened at the start");
         assert!(!settled.is_failing());
         settler.stop(Instant::now() + PATIENCE);
         assert_eq!(batches.iter().collect::<Vec<_>>(), [2, 1]);
