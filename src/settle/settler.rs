@@ -361,9 +361,16 @@ mod tests {
         let on_thread = settler.on_thread();
         let ran = on_thread.clone();
         assert_eq!(in_time(move || ran.run(|_| 7)), Some(Some(7)));
+        let later = |on_thread: &OnThread| {
+            let on_thread = on_thread.clone();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            in_time(move || runtime.block_on(on_thread.run_later(|_| 7)))
+        };
+        assert_eq!(later(&on_thread), Some(Some(7)));
         drop(settler);
         assert_eq!(reaches(&settled, 3), Some(false));
         assert_eq!(reaches(&settled, 2), Some(true));
+        assert_eq!(later(&on_thread), Some(None));
         assert_eq!(in_time(move || on_thread.run(|_| 7)), Some(None));
     }
 
