@@ -337,4 +337,37 @@ mod tests {
         rebuild(&files.state, &files.journal, 2, &app, |_, _| {}).unwrap();
         assert_eq!(owed(&files), ["b sent"]);
     }
+
+    #[test]
+    fn a_state_as_old_as_the_last_pruning_is_compared_and_an_older_one_is_not() {
+        let files = Files::settled(&["a", "b"]);
+        let older = files.copy_of(&files.state);
+        files.prune_bodies(2);
+        let state = files.open().connection;
+        state.execute("UPDATE notification_row SET status = 'pending' WHERE id = 'b'", []).unwrap();
+        drop(state);
+        rebuild_for_app(&files);
+        assert_eq!(owed(&files), ["b sent"]);
+        files.append(3, &["c"]);
+        files.catch_up();
+        files.prune_bodies(3);
+        fs::copy(older, &files.state).unwrap();
+        rebuild_for_app(&files);
+        assert_eq!(owed(&files), [""; 0], "there is no telling what is different");
+        assert_eq!(known(&files.open().connection), ["a 1 0", "b 1 0", "c 1 0"]);
+    }
+
+    #[test]
+    fn a_damaged_old_state_is_none_and_one_of_a_later_version_is_left_alone() {
+        let files = Files::settled(&["a", "b"]);
+        fs::write(&files.state, "not a database ".repeat(1000)).unwrap();
+        rebuild_for_app(&files);
+        assert_eq!(owed(&files), ["a sent", "b sent"]);
+        let state = files.open().connection;
+        state.pragma_update(None, "user_version", 999).unwrap();
+        drop(state);
+        let later = fs::read(&files.state).unwrap();
+        assert!(rebuild(&files.state, &files.journal, 2, &app(), |_, _| {}).is_err());
+        assert_eq!(fs::read(&files.state).unwrap(), later);
+    }
 }
