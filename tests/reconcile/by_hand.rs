@@ -144,8 +144,20 @@ fn it_asks_only_whom_and_since_when_it_is_told() {
 }
 
 #[test]
+fn where_there_is_no_database_none_is_made() {
+    let (platform, setup, section) = setup();
+    platform.add([Row::new(1, "delivered", 60)]);
+    let ended = setup.command(&section, &["reconcile"]);
+    assert_eq!(ended.code, Some(74), "{ended:?}");
+    assert!(ended.stderr.contains("there is no database at"), "{ended:?}");
+    assert!(!setup.journal().exists() && !setup.state().exists());
+    assert_eq!(platform.asked("/"), 0);
+}
+
+#[test]
 fn a_source_whose_platform_cannot_be_tried_keeps_no_other_from_being_asked() {
     let (platform, setup, section) = setup();
+    setup.start().stop();
     platform.add((0..3).map(|n| Row::new(n, "delivered", 60 + n as i64)));
     let other = source("another", "gc-notify", &[("live", "another-bearer-0123456789")]);
     let broken = upstream(&setup, &platform, &no_identity(&setup));
