@@ -147,6 +147,7 @@ fn two_at_one_place_of_two_pages_count_as_two_though_neither_says_which_it_is() 
         spoil(&platform, number, json!({}));
     }
     let setup = Setup::with_sources(&source(SOURCE, "govuk-notify", &[("live", TOKEN)]));
+    setup.start().stop();
     let section = upstream(&setup, &platform, "every = \"1h\"");
     let ended = setup.command(&section, &["reconcile"]);
     let said = "2 could not be understood and are asked for again:\n";
@@ -163,6 +164,7 @@ fn many_that_cannot_be_understood_count_once_each_though_pages_overlap() {
         spoil(&platform, number, unreadable(&platform, number));
     }
     let setup = Setup::with_sources(&source(SOURCE, "govuk-notify", &[("live", TOKEN)]));
+    setup.start().stop();
     let section = upstream(&setup, &platform, "every = \"1h\"");
     let ended = setup.command(&section, &["reconcile"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
