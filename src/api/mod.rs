@@ -2,7 +2,7 @@
 //! is known of messages ([`crate::ask`]).
 //!
 //! On the admin listener only, which belongs on loopback or an inner network. Whatever readers hold there, an
-//! operator is answered ([`places`]). Nothing here changes what is kept, with two exceptions. A running receiver
+//! operator is answered (`places`). Nothing here changes what is kept, with two exceptions. A running receiver
 //! prunes, changes what is owed to sinks, keeps what a platform told and notes what a round came to when
 //! [`control`] is asked to by someone who can read its control file; and it keeps what an app says it sent, when
 //! a reader says so (`POST /v1/expected`).

@@ -8,7 +8,7 @@
 //! When every place is taken and somebody waits for one, the longest silent callers make room:
 //! first those that never authenticated, several at once because in a flood of them the next is
 //! near, then senders between two callbacks, one at a time. Never one that is
-//! being served, and nobody within [`GRACE`]: a sender whose request is still on its way must not
+//! being served, and nobody within `GRACE`: a sender whose request is still on its way must not
 //! be taken for a silent stranger. Whoever has to leave is never answered 4xx, because that would
 //! make a sender drop its callback for good.
 

@@ -192,7 +192,7 @@ fn line_sql(table: &str) -> String {
 }
 
 /// The notifications of a source that changed behind what the page has gone through, each once, where
-/// it changed last, as far as [`LATER_LINES_MAX`] goes: one look. Looks of one page belong into one
+/// it changed last, as far as `LATER_LINES_MAX` goes: one look. Looks of one page belong into one
 /// transaction, so that each stays once.
 ///
 /// # Errors
