@@ -412,6 +412,28 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_is_found_damaged_is_set_aside_and_settled_again() {
+        let files = Files::settled(&["a"]);
+        let opened = files.open();
+        let other = Connection::open(&files.state).unwrap();
+        other
+            .execute_batch(
+                "PRAGMA writable_schema = ON;
+                 UPDATE sqlite_schema SET rootpage = 999999 WHERE name = 'notification_row';
+                 PRAGMA schema_version = 4711;",
+            )
+            .unwrap();
+        drop(other);
+        files.append(2, &["b"]);
+        let Running { settler, settled, .. } = run_opened(&files, opened, 9, &[]);
+        assert!(eventually(|| settled.seq() == 2 && settled.beginnings() == 1));
+        settler.stop(Instant::now() + PATIENCE);
+        assert_eq!(state_of(&files), ["a 1 0", "b 1 0"]);
+        let aside = files.aside();
+        assert!(aside.iter().any(|name| name.contains("damaged")), "{aside:?}");
+    }
+
+    #[test]
     fn a_state_that_began_anew_while_callbacks_were_pruned_lacks_none_of_them() {
         let files = Files::settled(&["a", "b"]);
         let opened = files.open();
