@@ -19,13 +19,18 @@ use http_sink::{HttpSink, Reply};
 /// Findings of one kind that are listed one by one.
 const LISTED_MAX: usize = 3;
 
+/// A forgetful sink forgets one change in as many: by count and not by chance, so that no run of it is
+/// without fault.
+const FORGETS_ONE_IN: usize = 20;
+
 /// What a sink does with what it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
     /// Takes most of it; of the rest it says that it is busy, ends the connection before it has taken
     /// it, or after.
     Fickle,
-    /// Says of some that it took them and writes nothing down: must be caught.
+    /// Says of every so many changes that it took them and never writes them down, however often they
+    /// come: must be caught.
     Forgetful,
     /// Takes a later change of a notification as if it had come before the one it follows: must be
     /// caught.
@@ -152,7 +157,6 @@ impl Record {
             (Habit::Fickle, 0..3) => return Reply::Busy,
             (Habit::Fickle, 3) => return Reply::HangUp,
             (Habit::Fickle, 4) => Reply::HangUp,
-            (Habit::Forgetful, 0) => return Reply::Taken,
             _ => Reply::Taken,
         };
         match serde_json::from_slice::<Event>(body) {
@@ -169,6 +173,9 @@ impl Record {
             return;
         }
         self.known.insert(event.id.clone(), event.clone());
+        if habit == Habit::Forgetful && self.known.len() % FORGETS_ONE_IN == 0 {
+            return;
+        }
         let follows = event.data.previous.is_some() && habit == Habit::Hasty;
         let before = self.first.iter().rposition(|first| follows && first.subject == event.subject);
         self.first.insert(before.unwrap_or(self.first.len()), event);
