@@ -2,6 +2,7 @@
 //! [`rebuild`], so that every way in which the two can fail to fit is a few lines away.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
@@ -90,6 +91,24 @@ impl Files {
         let copy = self.folder.path().join("a-copy");
         fs::copy(path, &copy).unwrap();
         copy
+    }
+
+    /// Makes one leaf of that table unreadable in the file at `path`, counted from the first. Nobody
+    /// may have it open.
+    pub fn damage(&self, path: &Path, table: &str, leaf: u32) {
+        let connection = Connection::open(path).unwrap();
+        sqlite::checkpoint::run(&connection, sqlite::checkpoint::Mode::Truncate).unwrap();
+        let (page, bytes): (u32, u32) = connection
+            .query_row(
+                "SELECT pageno, pgsize FROM dbstat WHERE name = ?1 AND pagetype = 'leaf'
+                 ORDER BY path LIMIT 1 OFFSET ?2",
+                params![table, leaf],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .unwrap();
+        drop(connection);
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&[0xff; 64], u64::from(page - 1) * u64::from(bytes)).unwrap();
     }
 
     /// The files that were set aside.

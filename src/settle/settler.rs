@@ -289,6 +289,16 @@ mod tests {
         callbacks_max: usize,
         owed_to: &[OwedTo],
     ) -> Running {
+        run_with(files, opened, progress(files), callbacks_max, owed_to)
+    }
+
+    fn run_with(
+        files: &Files,
+        opened: Opened,
+        progress: Arc<Progress>,
+        callbacks_max: usize,
+        owed_to: &[OwedTo],
+    ) -> Running {
         let (path, journal) = (files.state.clone(), files.journal.clone());
         let (clock, owed_to) = (Clock::by_hand(at(0)), owed_to.to_vec());
         let options = Options { path, journal, callbacks_max, clock, owed_to };
@@ -296,7 +306,7 @@ mod tests {
         let observer = Box::new(move |report: &Report| {
             let _ = tell.send(report.callbacks);
         });
-        let (settler, settled) = start(options, opened, progress(files), observer).unwrap();
+        let (settler, settled) = start(options, opened, progress, observer).unwrap();
         Running { settler, settled, batches }
     }
 
@@ -414,23 +424,46 @@ mod tests {
     #[test]
     fn a_state_that_is_found_damaged_is_set_aside_and_settled_again() {
         let files = Files::settled(&["a"]);
-        let opened = files.open();
-        let other = Connection::open(&files.state).unwrap();
-        other
-            .execute_batch(
-                "PRAGMA writable_schema = ON;
-                 UPDATE sqlite_schema SET rootpage = 999999 WHERE name = 'notification_row';
-                 PRAGMA schema_version = 4711;",
-            )
-            .unwrap();
-        drop(other);
+        files.damage(&files.state, "notification_row", 0);
         files.append(2, &["b"]);
+        let opened = files.open();
+        assert_eq!(files.aside(), [""; 0], "opening does not see it");
         let Running { settler, settled, .. } = run_opened(&files, opened, 9, &[]);
         assert!(eventually(|| settled.seq() == 2 && settled.beginnings() == 1));
+        assert!(!settler.progress.is_latched(), "the journal is sound");
         settler.stop(Instant::now() + PATIENCE);
         assert_eq!(state_of(&files), ["a 1 0", "b 1 0"]);
         let aside = files.aside();
         assert!(aside.iter().any(|name| name.contains("damaged")), "{aside:?}");
+    }
+
+    #[test]
+    fn a_journal_that_is_found_damaged_is_written_no_more_and_its_state_stays() {
+        let files = Files::settled(&["a"]);
+        files.append(2, &["b"; 400]);
+        files.damage(&files.journal, "callback", 1);
+        let Running { settler, settled, .. } = run(&files, 1000);
+        assert!(eventually(|| settler.progress.is_latched()));
+        assert!(settled.is_failing());
+        settler.stop(Instant::now() + PATIENCE);
+        assert_eq!(state_of(&files), ["a 1 0"]);
+        assert_eq!(files.aside(), [""; 0]);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_for_now_is_read_again_and_not_given_up() {
+        let files = Files::settled(&["a"]);
+        files.append(2, &["b"]);
+        let (opened, progress) = (files.open(), progress(&files));
+        let other = files.journal_writer();
+        other.execute_batch("ALTER TABLE callback RENAME TO elsewhere").unwrap();
+        let Running { settler, settled, .. } = run_with(&files, opened, progress, 9, &[]);
+        assert!(eventually(|| settled.is_failing()));
+        other.execute_batch("ALTER TABLE elsewhere RENAME TO callback").unwrap();
+        assert_eq!(reaches(&settled, 2), Some(true));
+        assert!(!settler.progress.is_latched());
+        settler.stop(Instant::now() + PATIENCE);
+        assert_eq!(state_of(&files), ["a 1 0", "b 1 0"]);
     }
 
     #[test]
