@@ -6,21 +6,33 @@
 
 use super::fault::Fault;
 use super::keep::Keep;
+use super::known::Unknown;
 use super::round::{Ended, FAILURES_MAX, NAMED_MAX, Order, Round};
 use super::upstream::{List, Question};
 use crate::provider::polled::is_uuid;
+use crate::state::expected::Overdue;
 use crate::state::outstanding::Outstanding;
 
 /// Notifications looked up at once, to be asked for by id.
 const ROWS_AT_ONCE: usize = 256;
 
-/// Which of the notifications that have not come to an end are asked for by id.
+/// Which notifications are asked for by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
-    /// Those that were created before the lists are read down to.
+pub(super) enum Which {
+    /// What the app said it sent and whose deadline has passed.
+    Overdue,
+    /// Those that have not come to an end and were created before the lists are read down to.
     NotReached,
-    /// Those that should have been on a page and were not.
+    /// Those that have not come to an end and should have been on a page.
     NotShown,
+}
+
+/// One that may be asked for.
+struct Candidate {
+    key: i64,
+    id: String,
+    /// Whether it is one of those that are looked for.
+    is_one: bool,
 }
 
 /// What is asked for by id.
@@ -42,117 +54,81 @@ impl Ids {
 }
 
 impl<K: Keep + Send> Round<'_, K> {
-    /// Asks for what is overdue: what the app said it sent and whose deadline has passed. Goes on behind
-    /// what was asked for the last time: where the platform fails for one, the next round begins behind
-    /// it.
-    pub(super) async fn ask_for_what_is_overdue(
+    /// Asks for those, as many as may be. Goes on behind what was asked for the last time: where the
+    /// platform fails for one, the next round begins behind it.
+    pub(super) async fn ask_by_id(
         &mut self,
+        which: Which,
         order: Order,
         ids: &mut Ids,
     ) -> Result<(), Ended> {
         ids.wrong_in_a_row = 0;
-        let begin = self.memory.overdue_through;
+        let begin = self.memory.asked_through[which as usize];
         for between in [(begin, i64::MAX), (0, begin)] {
-            self.ask_for_overdue_between(order, between, ids).await?;
+            self.ask_between(which, order, between, ids).await?;
             if ids.left == 0 {
                 return Ok(());
             }
         }
-        self.memory.overdue_through = 0;
-        Ok(())
-    }
-
-    async fn ask_for_overdue_between(
-        &mut self,
-        order: Order,
-        (mut behind, through): (i64, i64),
-        ids: &mut Ids,
-    ) -> Result<(), Ended> {
-        loop {
-            let when = (order.now, order.horizon);
-            let rows = self.known.overdue(&self.source, when, behind, ROWS_AT_ONCE)?;
-            let is_last = rows.len() < ROWS_AT_ONCE;
-            for row in rows.into_iter().take_while(|row| row.key <= through) {
-                behind = row.key;
-                if ids.left > 0 && is_uuid(&row.id) && !self.memory.gone.contains(&row.key) {
-                    // Before it is asked for, as below.
-                    self.memory.overdue_through = row.key;
-                    self.ask_for(&row.id, row.key, Some(row.key), ids).await?;
-                }
-            }
-            if is_last || ids.left == 0 || behind >= through {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Asks for what has not come to an end and was created before the lists are read down to. Goes on
-    /// behind what was asked for the last time.
-    pub(super) async fn ask_for_what_pages_do_not_reach(
-        &mut self,
-        order: Order,
-        ids: &mut Ids,
-    ) -> Result<(), Ended> {
-        ids.wrong_in_a_row = 0;
-        let begin = self.memory.asked_through;
-        for between in [(begin, i64::MAX), (0, begin)] {
-            self.ask_between(order, Which::NotReached, between, ids).await?;
-            if ids.left == 0 {
-                return Ok(());
-            }
-        }
-        self.memory.asked_through = 0;
-        Ok(())
-    }
-
-    /// Asks for what has not come to an end and should have been on a page. Goes on as the others do.
-    pub(super) async fn ask_for_what_no_page_shows(
-        &mut self,
-        order: Order,
-        ids: &mut Ids,
-    ) -> Result<(), Ended> {
-        ids.wrong_in_a_row = 0;
-        let begin = self.memory.not_shown_through;
-        for between in [(begin, i64::MAX), (0, begin)] {
-            self.ask_between(order, Which::NotShown, between, ids).await?;
-            if ids.left == 0 {
-                return Ok(());
-            }
-        }
-        self.memory.not_shown_through = 0;
+        self.memory.asked_through[which as usize] = 0;
         Ok(())
     }
 
     async fn ask_between(
         &mut self,
-        order: Order,
         which: Which,
+        order: Order,
         (mut behind, through): (i64, i64),
         ids: &mut Ids,
     ) -> Result<(), Ended> {
         loop {
-            let place = (order.horizon, behind);
-            let rows = self.known.outstanding(&self.source, place, ROWS_AT_ONCE)?;
+            let rows = self.candidates(which, order, behind)?;
             let is_last = rows.len() < ROWS_AT_ONCE;
             for row in rows.into_iter().take_while(|row| row.key <= through) {
                 behind = row.key;
-                if !self.is_to_be_asked_for(&row, which, order) {
+                // Ids of a test, or of an app's own making, are none that a platform has.
+                let is_gone = self.memory.gone.contains(&row.key);
+                if !row.is_one || is_gone || !is_uuid(&row.id) {
                     continue;
                 }
                 if ids.left == 0 {
                     return Ok(());
                 }
                 // Before it is asked for: one that cannot be must not be in the way for ever.
-                match which {
-                    Which::NotReached => self.memory.asked_through = row.key,
-                    Which::NotShown => self.memory.not_shown_through = row.key,
-                }
-                self.ask_for(&row.id, row.key, None, ids).await?;
+                self.memory.asked_through[which as usize] = row.key;
+                let expected = (which == Which::Overdue).then_some(row.key);
+                self.ask_for(&row.id, row.key, expected, ids).await?;
             }
             if is_last || behind >= through {
                 return Ok(());
             }
         }
+    }
+
+    /// Those behind that key, in the order of theirs; fewer than [`ROWS_AT_ONCE`] only at the end.
+    fn candidates(
+        &self,
+        which: Which,
+        order: Order,
+        behind: i64,
+    ) -> Result<Vec<Candidate>, Unknown> {
+        if which == Which::Overdue {
+            let when = (order.now, order.horizon);
+            let rows = self.known.overdue(&self.source, when, behind, ROWS_AT_ONCE)?;
+            let candidate = |row: Overdue| Candidate { key: row.key, id: row.id, is_one: true };
+            return Ok(rows.into_iter().map(candidate).collect());
+        }
+        let place = (order.horizon, behind);
+        let rows = self.known.outstanding(&self.source, place, ROWS_AT_ONCE)?;
+        let candidate = |row: Outstanding| {
+            let is_in_time = row.created_at.is_none_or(|at| at >= order.horizon);
+            let is_reached =
+                row.created_at.is_some_and(|at| at >= order.down_to(List::Notifications));
+            let is_told_of = self.seen.open.contains(&row.id);
+            let is_one = is_in_time && !is_told_of && is_reached == (which == Which::NotShown);
+            Candidate { key: row.key, id: row.id, is_one }
+        };
+        Ok(rows.into_iter().map(candidate).collect())
     }
 
     /// Asks for one, and has it kept if it is news. That the platform does not know it, or shows what
@@ -187,13 +163,5 @@ impl<K: Keep + Send> Round<'_, K> {
             }
             Err(fault) => Err(Ended::Upstream(fault)),
         }
-    }
-
-    fn is_to_be_asked_for(&self, row: &Outstanding, which: Which, order: Order) -> bool {
-        let is_in_time = row.created_at.is_none_or(|at| at >= order.horizon);
-        let is_reached = row.created_at.is_some_and(|at| at >= order.down_to(List::Notifications));
-        let is_one_of_them = is_reached == (which == Which::NotShown);
-        let is_told_of = self.seen.open.contains(&row.id) || self.memory.gone.contains(&row.key);
-        is_in_time && is_one_of_them && !is_told_of && is_uuid(&row.id)
     }
 }

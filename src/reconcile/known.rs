@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::ends::Ends;
 use crate::journal::{self, AskedThrough, PerList, Rounds, pruned_before};
 use crate::merge::Facts;
-use crate::provider::polled::{Said, is_uuid};
+use crate::provider::polled::Said;
 use crate::sqlite::{self, Access, OpenError};
 use crate::state::expected::{self, Overdue, Question, overdue};
 use crate::state::outstanding::{self, Outstanding};
@@ -153,7 +153,7 @@ impl Known {
     }
 
     /// The notifications of that source that have not come to an end, first heard of at or after
-    /// `since`, behind `key`, longest ago first; at most `rows_max`. Only those the platform could know.
+    /// `since`, behind `key`, longest ago first; at most `rows_max`, and fewer only if there are no more.
     ///
     /// # Errors
     /// If the state cannot be read.
@@ -164,10 +164,7 @@ impl Known {
         rows_max: usize,
     ) -> Result<Vec<Outstanding>, Unknown> {
         let state = self.open()?;
-        let mut rows =
-            outstanding::outstanding(&state, source, &self.ends, (since, key), rows_max)?;
-        rows.retain(|row| is_uuid(&row.id));
-        Ok(rows)
+        Ok(outstanding::outstanding(&state, source, &self.ends, (since, key), rows_max)?)
     }
 
     /// What the app said it sent through that source, at or after `said_since`, and has not come to an

@@ -1,10 +1,11 @@
 //! One round: everything a source's platform is asked at one time.
 //!
 //! First, by their ids, notifications that are overdue and those that have not come to an end and are too
-//! old for the pages; then the pages of notifications, and by id those that should have been on one; then the pages of text messages. Pages are read from the newest
-//! down to a point. Each of these parts has its turn, whatever became of the one before. Only where the
-//! platform does not let us in, wants to be left alone for long, or does not answer at all, and where
-//! nothing can be kept, is the rest left for the next round.
+//! old for the pages; then the pages of notifications, and by id those that should have been on one; then
+//! the pages of text messages. Pages are read from the newest down to a point. Each of these parts has its
+//! turn, whatever became of the one before. Only where the platform does not let us in, wants to be left
+//! alone for long, or does not answer at all, and where nothing can be kept, is the rest left for the next
+//! round.
 //!
 //! What an answer adds is kept before the next is asked for, so a round that is broken off loses nothing
 //! but its place. And not even that: the next one reads the newest pages down to where the broken one
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::budget::Budget;
-use super::by_id::Ids;
+use super::by_id::{Ids, Which};
 use super::fault::Fault;
 use super::keep::{Keep, Piece};
 use super::known::{Heals, Known, Unknown};
@@ -173,12 +174,8 @@ impl Report {
 #[derive(Debug, Default)]
 pub struct Memory {
     pub(super) broken_off: Vec<BrokenOff>,
-    /// Ids were asked for up to this key.
-    pub(super) asked_through: i64,
-    /// Of what no page shows, ids were asked for up to this key.
-    pub(super) not_shown_through: i64,
-    /// Of what is overdue, ids were asked for up to this key.
-    pub(super) overdue_through: i64,
+    /// Of each [`Which`], ids were asked for up to this key.
+    pub(super) asked_through: [i64; 3],
     /// Keys of notifications that the platform does not know.
     pub(super) gone: HashSet<i64>,
 }
@@ -242,18 +239,18 @@ impl<K: Keep + Send> Round<'_, K> {
         self.keep.ready().await?;
         // What never ends though it is overdue must leave something for the others.
         let mut ids = Ids::new(order.ids_max.div_ceil(2));
-        let overdue = self.ask_for_what_is_overdue(order, &mut ids).await;
+        let overdue = self.ask_by_id(Which::Overdue, order, &mut ids).await;
         self.bear(overdue)?;
         ids.left += order.ids_max / 2;
         // Whether the platform is down, or fails for one notification, the lists will show.
         let is_put_off = self.is_unanswered();
         if !is_put_off {
-            let not_reached = self.ask_for_what_pages_do_not_reach(order, &mut ids).await;
+            let not_reached = self.ask_by_id(Which::NotReached, order, &mut ids).await;
             self.bear(not_reached)?;
         }
         self.read_through(List::Notifications, order).await?;
         if is_put_off && !self.is_unanswered() {
-            let not_reached = self.ask_for_what_pages_do_not_reach(order, &mut ids).await;
+            let not_reached = self.ask_by_id(Which::NotReached, order, &mut ids).await;
             self.bear(not_reached)?;
         }
         let is_read = self.report.is_read[List::Notifications as usize];
@@ -261,7 +258,7 @@ impl<K: Keep + Send> Round<'_, K> {
             // A list shows what was sent with keys of one kind; by its id, all is known. And what stands
             // behind a page that the platform cannot show.
             ids.left = if is_read { ids.left } else { ids.left.min(IDS_NOT_SHOWN_MAX) };
-            let not_shown = self.ask_for_what_no_page_shows(order, &mut ids).await;
+            let not_shown = self.ask_by_id(Which::NotShown, order, &mut ids).await;
             self.bear(not_shown)?;
         }
         if is_read {

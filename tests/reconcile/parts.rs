@@ -105,6 +105,20 @@ fn one_that_no_page_shows_and_the_platform_fails_for_starves_none_of_the_others(
 }
 
 #[test]
+fn many_with_ids_that_no_platform_has_hide_none_that_is_asked_for_by_its_id() {
+    let platform = Platform::start(Kind::Govuk);
+    // More than are looked up at once, heard of before the one.
+    let test = |number| Row { id: format!("test-{number}"), ..sent(number, 3_000) };
+    let all: Vec<Row> = (0..300).map(test).chain([sent(1, 3_000)]).collect();
+    let setup = called_back(&platform, &all);
+    let server = setup.start();
+    eventually("it is healed", || {
+        server.settled();
+        statuses(&setup).contains(&delivered(1))
+    });
+}
+
+#[test]
 fn a_list_that_cannot_be_shown_keeps_nobody_from_the_other() {
     let platform = Platform::start(Kind::Govuk);
     platform.state().texts.extend((0..3).map(|n| Text { id: id(n), created_at: ago(60) }));
