@@ -929,6 +929,30 @@ fn check_says_what_serve_would_do() {
 }
 
 #[test]
+fn a_store_whose_folder_is_not_there_is_refused_by_check_and_may_be_there_when_serve_starts() {
+    let case = Case::new(&source("notify", ""));
+    let here = case.folder.path().display().to_string();
+    let check = |path: &str| run(&["check", "--config", case.file(), "--db", path], &[]);
+    check(&format!("{here}/receiptd.db")).unwrap();
+    check("receiptd.db").unwrap();
+    let there = format!("{here}/none/receiptd.db");
+    let (code, said) = check(&there).unwrap_err();
+    assert_eq!(code, 78);
+    assert!(said.contains("store.path") && said.contains("there is no folder"), "{said}");
+    let case = case.flags(Flags { db: Some(there), ..Flags::default() });
+    assert!(case.loaded().warnings[0].message.contains("there is no folder"));
+}
+
+#[test]
+fn without_a_store_nothing_is_asked_of_the_folder_where_one_would_be() {
+    let sink = "[[sink]]\nname = \"app\"\ntype = \"http\"\nurl = \"http://127.0.0.1:9/\"\n";
+    let store = "[store]\nkind = \"none\"\npath = \"DIR/none/receiptd.db\"\n";
+    let case = Case::new(&format!("{store}{}{sink}", source("notify", "")));
+    let loaded = case.loaded();
+    assert!(loaded.not_yet.is_none(), "{:?}", loaded.warnings);
+}
+
+#[test]
 fn check_prints_warnings() {
     let case = Case::new(&(source("notify", "") + &old_token()));
     let text = run(&["check", "--config", case.file()], &[]).unwrap();

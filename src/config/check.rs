@@ -15,6 +15,7 @@ use super::files;
 use super::report::{Checked, Found, Report, Reported, did_you_mean};
 use super::section::{Section, quoted};
 use super::settings::{Limits, Log, LogFormat, Settings, Store, StoreKind, Tls};
+use super::sink_file::folder_of;
 use super::{sink, source, upstream};
 use crate::clock::Timestamp;
 
@@ -106,7 +107,8 @@ fn two_listeners(listen: &Found<SocketAddr>, admin: &Found<SocketAddr>, report: 
 fn store(section: &mut Section<'_>, report: &mut Report) -> Checked<Store> {
     let kinds = [("sqlite", StoreKind::Sqlite), (sink::NO_STORE, StoreKind::None)];
     let kind = one_of(section, "kind", &kinds, report);
-    let path = store_path(section, report);
+    let is_used = matches!(kind, Ok(StoreKind::Sqlite));
+    let path = store_path(section, is_used, report);
     let free_bytes_min = bound(section, "free_bytes_min", (0, 1 << 50), report);
     let reserve_bytes = bound(section, "reserve_bytes", (0, 1 << 40), report);
     let network_file_system = section.truth("network_file_system", report);
@@ -120,7 +122,8 @@ fn store(section: &mut Section<'_>, report: &mut Report) -> Checked<Store> {
 }
 
 /// The journal's name is made from this one, so it must end in a way that leaves room for that.
-fn store_path(section: &mut Section<'_>, report: &mut Report) -> Checked<PathBuf> {
+/// `is_used`: whether there is a store, whose folder must be there.
+fn store_path(section: &mut Section<'_>, is_used: bool, report: &mut Report) -> Checked<PathBuf> {
     let expected = "a path ending in .db";
     let Found { value: text, at } = section.required_text("path", expected, report)?;
     let path = PathBuf::from(&text);
@@ -129,6 +132,11 @@ fn store_path(section: &mut Section<'_>, report: &mut Report) -> Checked<PathBuf
     } else if path.extension().is_none_or(|extension| extension != "db") || text.ends_with('/') {
         "the journal stands beside it, with .db replaced by .callbacks.db"
     } else {
+        if is_used && !folder_of(&path).is_dir() {
+            let found =
+                format!("{}: there is no folder {}", quoted(&text), folder_of(&path).display());
+            report.not_yet(&at, found, "a path in a folder that is there");
+        }
         return Ok(path);
     };
     Err(report.problem_hinted(&at, quoted(&text), expected, Some(hint.into())))
