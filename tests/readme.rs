@@ -379,14 +379,9 @@ fn every_link_leads_somewhere() {
 /// A test function in a doctest would not be compiled, let alone run.
 #[test]
 fn every_line_of_rust_is_one_that_a_doctest_runs() {
-    let sources = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let run: BTreeSet<String> = sources
-        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
-        .flat_map(|source| {
-            let lines = source.lines().filter_map(|line| line.strip_prefix("//! "));
-            lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
-        })
-        .collect();
+    let page = include_str!("../src/receiver/mod.rs");
+    let lines = page.lines().filter_map(|line| line.strip_prefix("//! "));
+    let run: BTreeSet<&str> = lines.map(str::trim).collect();
     let block = &blocks("rust")[0];
     let (_, body) = block.split_once("-> Result<(), Box<dyn std::error::Error>> {\n").unwrap();
     let (body, _) = body.split_once("    Ok(())").unwrap();

@@ -34,3 +34,5 @@ pub mod keeper;
 pub mod request;
 
 pub mod server;
+
+pub mod renewal;

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -19,6 +19,11 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::connection::{Connections, Phase, Place, Watched};
 use super::request::FrontDoor;
+
+/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`. The
+/// library's own is 128: when strangers fill that, the kernel drops the first packet of a sender
+/// too, and it comes again a second later.
+const BACKLOG: u32 = 4096;
 
 /// How often overdue connections are looked for.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -53,6 +58,18 @@ pub enum Drain {
     Closing,
     /// Idle connections are closed.
     Closed,
+}
+
+/// Listens on `address`. In a runtime.
+///
+/// # Errors
+/// If it cannot be had: somebody else has it, or it is none of this machine's.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait for connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A bound listener and what it serves.

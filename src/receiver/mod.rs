@@ -19,48 +19,34 @@
 //! # }).unwrap();
 //! ```
 
+mod behind;
+
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::api::control::ControlFile;
-use crate::api::{self, Api, Waits};
-use crate::ask::Ask;
+use self::behind::{Behind, Prepared, lock, prepare_files, prepare_relay};
+use crate::api::{Api, Waits};
 use crate::clock::Clock;
-use crate::config::settings::{Settings, Source, Store, StoreKind, To};
-use crate::halves::{Halves, prepare_sources, remember_meanwhile};
+use crate::config::settings::{Settings, Source, StoreKind, To};
 use crate::journal::Refused;
-use crate::lock::{Lock, LockError, check_file_system};
-use crate::lookout::Lookout;
-use crate::receive::keeper::{IsKept, Keeper};
+use crate::lock::LockError;
 use crate::receive::refusals::Refusals;
+use crate::receive::renewal;
 use crate::receive::request::FrontDoor;
 use crate::receive::routes::Routes;
-use crate::receive::server::{Server, TlsInForce};
-use crate::receive::tls::{Refreshed, Reloader, TlsProblem};
-use crate::reconcile::reconciler::Reconciler;
-use crate::relay::{Problem, Relay};
-use crate::settle::Known;
+use crate::receive::server::{Server, listen};
+use crate::receive::tls::{Reloader, TlsProblem};
+use crate::relay::Problem;
 use crate::sqlite::OpenError;
 use crate::telemetry::Metrics;
-
-/// How often the TLS files are looked at.
-const TLS_LOOK: Duration = Duration::from_secs(5);
-
-/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`. The
-/// library's own is 128: when strangers fill that, the kernel drops the first packet of a sender
-/// too, and it comes again a second later.
-const BACKLOG: u32 = 4096;
-
-/// What stopping may take beyond its deadline, for the last checkpoint.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// How long a receiver whose journal has failed still answers 503 to those that are connected.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -131,26 +117,6 @@ pub struct Receiver {
     replacing: Mutex<()>,
 }
 
-/// What stands behind the front door.
-#[derive(Debug)]
-enum Behind {
-    /// Two files of this machine.
-    Files(Box<Kept>),
-    /// Sinks alone: nothing is kept here.
-    Relay(Arc<Relay>),
-}
-
-/// Both files, and what says that they are ours. Dropped in this order: the lock last.
-#[derive(Debug)]
-struct Kept {
-    lookout: Lookout,
-    reconciler: Reconciler,
-    halves: Halves,
-    ask: Arc<Ask>,
-    _control_file: ControlFile,
-    _lock: Arc<Lock>,
-}
-
 impl Receiver {
     /// Starts a receiver with these settings, on the runtime this is called on. When this returns,
     /// callbacks are accepted.
@@ -200,15 +166,9 @@ impl Receiver {
         let look_at_tls = Arc::new(Notify::new());
         if let (Some(reloader), Some(in_force)) = (tls, in_force) {
             let (look, metrics) = (Arc::clone(&look_at_tls), Arc::clone(&door.metrics));
-            background.push(tokio::spawn(follow_tls_files(reloader, in_force, look, metrics)));
+            background.push(tokio::spawn(renewal::follow(reloader, in_force, look, metrics)));
         }
-        if let Behind::Files(kept) = &behind {
-            background.push(tokio::spawn(kept.lookout.clone().run()));
-        }
-        if let Behind::Relay(relay) = &behind {
-            background.push(tokio::spawn(Arc::clone(relay).prove()));
-            relay.proven().await;
-        }
+        background.push(behind.run().await);
         let (stop_server, stop) = oneshot::channel();
         let server = tokio::spawn(server.run(async { drop(stop.await) }));
         Ok(Self {
@@ -264,27 +224,19 @@ impl Receiver {
 
     /// The journal's position: grows with every callback that is kept. Stays 0 without a store.
     pub fn committed(&self) -> i64 {
-        match &self.behind {
-            Behind::Files(kept) => kept.halves.journal.progress().committed(),
-            Behind::Relay(_) => 0,
-        }
+        self.behind.committed()
     }
 
     /// Waits until everything acknowledged before this call is settled. Without a store there is
     /// nothing to wait for.
     pub async fn settled(&self) {
-        if let Behind::Files(kept) = &self.behind {
-            kept.halves.settled.reaches(self.committed()).await;
-        }
+        self.behind.settled().await;
     }
 
     /// Yields when an I/O error has stopped the journal: time to end, and be started anew. Without a
     /// store it never does.
     pub async fn failed(&self) {
-        match &self.behind {
-            Behind::Files(kept) => kept.halves.journal.progress().latched().await,
-            Behind::Relay(_) => std::future::pending().await,
-        }
+        self.behind.failed().await;
     }
 
     /// Puts these sources in the place of the old and looks at the TLS files, without dropping a
@@ -295,17 +247,7 @@ impl Receiver {
     /// keep what they bring; then the old ones stay, wholly.
     pub async fn reload(&self, sources: &[Source]) -> Result<(), StartError> {
         let _replacing = self.replacing.lock().await;
-        match &self.behind {
-            Behind::Files(kept) => {
-                // What can fail comes first. Nothing of a source may reach the journal before that knows
-                // how to read it.
-                kept.reconciler.make_ready(sources)?;
-                remember_meanwhile(sources, &kept.halves.journal).await?;
-                kept.reconciler.replace(sources);
-                kept.ask.replace(sources);
-            }
-            Behind::Relay(relay) => relay.replace_sources(sources)?,
-        }
+        self.behind.replace(sources).await?;
         self.door.routes.replace(sources);
         self.look_at_tls.notify_one();
         Ok(())
@@ -339,146 +281,12 @@ impl Receiver {
     }
 }
 
-impl Behind {
-    fn is_latched(&self) -> bool {
-        match self {
-            Self::Files(kept) => kept.halves.journal.progress().is_latched(),
-            Self::Relay(_) => false,
-        }
-    }
-
-    /// Finishes what is done by `deadline`.
-    async fn stop(self, deadline: Instant) -> Ended {
-        match self {
-            Self::Files(kept) => kept.stop(deadline).await,
-            Self::Relay(relay) => {
-                // What callers left behind who hung up; everybody else has been answered.
-                if tokio::time::timeout(until(deadline), relay.emptied()).await.is_err() {
-                    tracing::warn!("stopped before every sink had answered");
-                }
-                Ended::Stopped
-            }
-        }
-    }
-}
-
-impl Kept {
-    async fn stop(self, deadline: Instant) -> Ended {
-        let Self { lookout: _, reconciler, halves, ask, _control_file, _lock } = self;
-        let progress = Arc::clone(halves.journal.progress());
-        let ending = tokio::task::spawn_blocking(move || {
-            ask.close();
-            reconciler.stop(deadline);
-            halves.stop(deadline);
-        });
-        // What is not done by then is done at the next start: everything acknowledged is committed.
-        if tokio::time::timeout(until(deadline) + GRACE, ending).await.is_err() {
-            tracing::warn!("stopped before the files could be tidied up");
-        }
-        if progress.is_latched() { Ended::Failed } else { Ended::Stopped }
-    }
-}
-
-/// What a receiver is started with, by where callbacks are kept.
-struct Prepared {
-    behind: Behind,
-    keeper: Keeper,
-    asked: api::Behind,
-    sources: Vec<Source>,
-    new_token: Option<String>,
-}
-
-/// One process for each database.
-fn lock(store: &Store) -> Result<Arc<Lock>, LockError> {
-    check_file_system(&store.path, store.network_file_system)?;
-    Lock::acquire(&store.path).map(Arc::new)
-}
-
-fn prepare_files(
-    settings: &Settings,
-    clock: &Clock,
-    metrics: &Arc<Metrics>,
-    lock: Arc<Lock>,
-    admin: SocketAddr,
-) -> Result<Prepared, StartError> {
-    let halves = Halves::start(settings, clock, metrics, &lock)?;
-    let (sources, new_token) = prepare_sources(&settings.sources, &halves.journal, clock)?;
-    halves.recall(&sources, metrics);
-    let control_file = ControlFile::write(&settings.store.path, admin)?;
-    lock.describe(&format!("admin http://{admin}"))?;
-    let keeper = Keeper::Journal {
-        journal: halves.journal.clone(),
-        is_kept: is_kept(&halves.files),
-        ack_wait_max: settings.limits.ack_wait_ms_max,
-    };
-    let ask = Arc::new(Ask::new(&sources, halves.read_by(clock, metrics)));
-    let asked = api::Behind::Files(Box::new(api::Files {
-        journal: halves.journal.clone(),
-        settled: halves.settled.clone(),
-        files: halves.files.clone(),
-        control: halves.control(control_file.key(), metrics),
-        ask: Arc::clone(&ask),
-    }));
-    let reconciler = Reconciler::start(&sources, halves.asking(clock), Arc::clone(metrics))?;
-    let lookout = halves.lookout(settings, clock, metrics);
-    let kept = Kept { lookout, reconciler, halves, ask, _control_file: control_file, _lock: lock };
-    Ok(Prepared { behind: Behind::Files(Box::new(kept)), keeper, asked, sources, new_token })
-}
-
-fn prepare_relay(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Prepared, StartError> {
-    let relay = Arc::new(Relay::open(settings, metrics)?);
-    Ok(Prepared {
-        behind: Behind::Relay(Arc::clone(&relay)),
-        keeper: Keeper::Relay(Arc::clone(&relay)),
-        asked: api::Behind::Relay(relay),
-        sources: settings.sources.clone(),
-        new_token: None,
-    })
-}
-
-fn is_kept([journal, state]: &[PathBuf; 2]) -> IsKept {
-    let known = Known::new(journal.clone(), state.clone());
-    IsKept(Box::new(move |source, body| known.has(source, body)))
-}
-
 fn until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// In a runtime.
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A restart must not wait for connections of the one before.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().map_err(|error| StartError::Listen { address, error })
-}
-
-async fn follow_tls_files(
-    mut reloader: Reloader,
-    in_force: TlsInForce,
-    look: Arc<Notify>,
-    metrics: Arc<Metrics>,
-) {
-    loop {
-        metrics.tls_ends(reloader.not_after());
-        // Elapsed: time to look without having been asked.
-        let _ = tokio::time::timeout(TLS_LOOK, look.notified()).await;
-        match reloader.refresh() {
-            Refreshed::Reloaded => {
-                *in_force.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
-                    reloader.current();
-                tracing::info!("the TLS files have changed and are in force");
-            }
-            Refreshed::Failed(problem) => {
-                tracing::warn!(%problem, "the TLS files have changed; the old ones stay in force");
-            }
-            Refreshed::Unchanged | Refreshed::StillFailing => {}
-        }
-    }
+    listen(address).map_err(|error| StartError::Listen { address, error })
 }
 
 #[cfg(test)]
