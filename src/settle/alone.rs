@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::batch::{PANICKED, Read, Tally, read_one};
+use super::batch::{PANICKED, Read, read_one};
+use super::tally::Tally;
 use crate::callback::{Event, News, Origin};
 use crate::change::{Cause, Change};
 use crate::clock::Timestamp;

@@ -1,99 +1,22 @@
 //! One batch: callbacks in, rows out. Works inside the caller's transaction and touches nothing
 //! but the tables of the state, wherever these stand.
+//!
+//! All of it is understood before any of it is written: first what each body says, then, subject by
+//! subject, what that comes to with what is stored ([`super::news`]). Only then is written
+//! ([`super::rows`]). So what panics on the way has written nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::{expected, overdue};
-use crate::callback::{Callback, Event, Fingerprint, Kind, News, Origin, Report};
-use crate::change::{Cause, Change, OwedTo};
-use crate::clock::Timestamp;
-use crate::merge::Facts;
-use crate::provider::{self, Dialect, Provider, Reading, Reason};
-use crate::state::expected::{ExpectedRow, is_told, put_expected, tell};
-use crate::state::outbox;
-use crate::state::tables::key;
-use crate::state::write::{
-    HistoryRow, Message, Notification, UnrecognisedRow, add_history, add_unrecognised,
-    find_message, find_notification, has_seen, put_message, put_notification,
-};
-
-/// What a batch came to, by source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Events understood, by kind, duplicates among them.
-    pub events: BTreeMap<(Arc<str>, Kind), u64>,
-    /// Events that were identical to an earlier one.
-    pub duplicates: BTreeMap<Arc<str>, u64>,
-    /// Callbacks that were not, or not wholly, understood.
-    pub unrecognised: BTreeMap<Arc<str>, u64>,
-    /// Receipts whose status is no word we know; kept as sent.
-    pub unknown_statuses: BTreeMap<Arc<str>, u64>,
-    /// Changes owed, by sink.
-    pub owed: BTreeMap<Arc<str>, u64>,
-    /// Callbacks whose settling panicked; unrecognised too.
-    pub panics: u64,
-}
-
-impl Tally {
-    pub(super) fn count(&mut self, source: &Arc<str>, kind: Kind, duplicate: bool) {
-        *self.events.entry((Arc::clone(source), kind)).or_default() += 1;
-        if duplicate {
-            *self.duplicates.entry(Arc::clone(source)).or_default() += 1;
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        for (key, count) in other.events {
-            *self.events.entry(key).or_default() += count;
-        }
-        for (all, more) in [
-            (&mut self.duplicates, other.duplicates),
-            (&mut self.unrecognised, other.unrecognised),
-            (&mut self.unknown_statuses, other.unknown_statuses),
-            (&mut self.owed, other.owed),
-        ] {
-            for (source, count) in more {
-                *all.entry(source).or_default() += count;
-            }
-        }
-        self.panics += other.panics;
-    }
-}
-
-/// An event with its place in the journal.
-struct Placed {
-    seq: i64,
-    index: usize,
-    received_at: Timestamp,
-    event: Event,
-}
-
-/// Whom news is about. Ordered by id, as the index is, so that a batch visits each page once.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Subject {
-    id: String,
-    source: Arc<str>,
-    is_message: bool,
-}
-
-/// Rows to be written.
-struct Rows<'o> {
-    notifications: Vec<(i64, Subject, Notification)>,
-    messages: Vec<(i64, Subject, Message)>,
-    history: Vec<HistoryRow>,
-    unrecognised: Vec<UnrecognisedRow>,
-    expected: Vec<ExpectedRow>,
-    /// By source and id: when it was first found overdue.
-    overdue: BTreeMap<(Arc<str>, String), Timestamp>,
-    /// Each with the sinks it is owed to.
-    changes: Vec<(Change, Vec<&'o OwedTo>)>,
-    /// To whom changes are owed.
-    owed_to: &'o [OwedTo],
-}
+use super::news::{place, settle_subject};
+use super::rows::Rows;
+use super::tally::Tally;
+use crate::callback::{Callback, Event, News, Origin};
+use crate::change::OwedTo;
+use crate::provider::{self, Dialect, Provider, Reading};
 
 /// Settles `callbacks`, which are in order, into the tables behind `connection`, and writes what
 /// changes by it into the outbox of each sink it is owed to.
@@ -185,11 +108,7 @@ fn understand<'o>(
         while let Some((_, next)) = placed.next_if(|(next, _)| *next == subject) {
             news.push(next);
         }
-        if subject.is_message {
-            settle_message(connection, subject, news, &mut rows, &mut tally)?;
-        } else {
-            settle_notification(connection, subject, news, &mut rows, &mut tally)?;
-        }
+        settle_subject(connection, subject, news, &mut rows, &mut tally)?;
     }
     Ok((rows, tally))
 }
@@ -219,283 +138,11 @@ fn has_unknown_status(event: &Event) -> bool {
         if report.standing.as_ref().is_some_and(|s| !provider::notify::is_known_status(&s.status)))
 }
 
-fn place(callback: &Callback, events: Vec<Event>, all: &mut Vec<(Subject, Placed)>) {
-    for (index, event) in events.into_iter().enumerate() {
-        let subject = Subject {
-            id: event.id().to_owned(),
-            source: Arc::clone(&callback.source),
-            is_message: event.kind() == Kind::ReceivedMessage,
-        };
-        let placed = Placed { seq: callback.seq, index, received_at: callback.received_at, event };
-        all.push((subject, placed));
-    }
-}
-
-/// Which of a subject's events are repeats, of the history or of each other.
-struct Seen<'c> {
-    connection: &'c Connection,
-    subject: i64,
-    /// Of the first event: tells whether the subject is a message or a notification.
-    kind: Kind,
-    is_stored: bool,
-    here: HashSet<Fingerprint>,
-}
-
-impl<'c> Seen<'c> {
-    /// `stored` is the subject's key if it has rows already; else it gets that of its first event.
-    fn new(connection: &'c Connection, stored: Option<i64>, news: &[Placed]) -> Self {
-        let subject = stored.unwrap_or_else(|| key(news[0].seq, news[0].index));
-        let kind = news[0].event.kind();
-        Self { connection, subject, kind, is_stored: stored.is_some(), here: HashSet::new() }
-    }
-
-    fn is_repeat(&mut self, fingerprint: Fingerprint) -> rusqlite::Result<bool> {
-        let is_new_here = self.here.insert(fingerprint);
-        let is_stored =
-            self.is_stored && has_seen(self.connection, self.kind, self.subject, fingerprint)?;
-        Ok(!is_new_here || is_stored)
-    }
-}
-
-fn settle_notification(
-    connection: &Connection,
-    subject: Subject,
-    news: Vec<Placed>,
-    rows: &mut Rows<'_>,
-    tally: &mut Tally,
-) -> rusqlite::Result<()> {
-    let stored = find_notification(connection, &subject.source, &subject.id)?;
-    let mut seen = Seen::new(connection, stored.as_ref().map(|(key, _)| *key), &news);
-    let first_received_at = news[0].received_at;
-    let mut notification = stored.map_or_else(
-        || Notification {
-            facts: Facts::default(),
-            receipts: 0,
-            duplicates: 0,
-            first_received_at,
-            last_received_at: first_received_at,
-        },
-        |(_, notification)| notification,
-    );
-    for Placed { seq, index, received_at, event } in news {
-        let fingerprint = event.fingerprint;
-        let News::Notification(report) = event.news else { continue };
-        let duplicate = seen.is_repeat(fingerprint)?;
-        tally.count(&subject.source, report.kind, duplicate);
-        rows.history.push(HistoryRow {
-            seq,
-            event: index as i64,
-            subject: seen.subject,
-            kind: report.kind,
-            status: report.standing.as_ref().map(|standing| standing.status.clone()),
-            completed_at: report.standing.as_ref().and_then(|standing| standing.completed_at),
-            received_at,
-            duplicate,
-            fingerprint,
-        });
-        let kind = report.kind;
-        // Only where somebody is told of it is it worth a copy.
-        let before = (!duplicate && !rows.owed_to.is_empty()).then(|| notification.facts.clone());
-        learn(&mut notification, *report, received_at, duplicate);
-        // A complaint or a returned letter is news even if an earlier one said when.
-        if let Some(before) = before
-            && (kind != Kind::Receipt || !before.is_same_but_for_bytes(&notification.facts))
-        {
-            let cause =
-                Cause { key: key(seq, index), subject: seen.subject, received_at, fingerprint };
-            let Notification { facts, first_received_at, last_received_at, .. } = &notification;
-            rows.add_change(Change::of_notification(
-                cause,
-                kind,
-                (&subject.source, &subject.id),
-                (Some(&before), facts),
-                (*first_received_at, *last_received_at),
-            ));
-        }
-    }
-    rows.notifications.push((seen.subject, subject, notification));
-    Ok(())
-}
-
-fn learn(notification: &mut Notification, report: Report, received_at: Timestamp, duplicate: bool) {
-    if duplicate {
-        notification.duplicates += 1;
-        return;
-    }
-    notification.receipts += i64::from(report.kind == Kind::Receipt);
-    notification.first_received_at = notification.first_received_at.min(received_at);
-    notification.last_received_at = notification.last_received_at.max(received_at);
-    let known = std::mem::take(&mut notification.facts);
-    notification.facts = known.join(Facts::of(report, received_at));
-}
-
-fn settle_message(
-    connection: &Connection,
-    subject: Subject,
-    news: Vec<Placed>,
-    rows: &mut Rows<'_>,
-    tally: &mut Tally,
-) -> rusqlite::Result<()> {
-    let stored = find_message(connection, &subject.source, &subject.id)?;
-    let mut seen = Seen::new(connection, stored.as_ref().map(|(key, _)| *key), &news);
-    let mut known = stored.map(|(_, message)| message);
-    for Placed { seq, index, received_at, event } in news {
-        let fingerprint = event.fingerprint;
-        let News::Message(message) = event.news else { continue };
-        let duplicate = seen.is_repeat(fingerprint)?;
-        tally.count(&subject.source, Kind::ReceivedMessage, duplicate);
-        rows.history.push(HistoryRow {
-            seq,
-            event: index as i64,
-            subject: seen.subject,
-            kind: Kind::ReceivedMessage,
-            status: None,
-            completed_at: None,
-            received_at,
-            duplicate,
-            fingerprint,
-        });
-        let first = known.as_ref().map_or(received_at, |known| known.received_at.min(received_at));
-        if known.as_ref().is_none_or(|known| fingerprint > known.fingerprint) {
-            // Asked for and called back, or called back in other words: nobody wants to hear it twice.
-            let is_news = known.as_ref().is_none_or(|known| known.message != *message);
-            let message = Message { message: *message, fingerprint, received_at: first };
-            if is_news && !rows.owed_to.is_empty() {
-                let cause =
-                    Cause { key: key(seq, index), subject: seen.subject, received_at, fingerprint };
-                let change = Change::of_message(cause, &subject.source, &message.message, first);
-                rows.add_change(change);
-            }
-            known = Some(message);
-        }
-    }
-    if let Some(message) = known {
-        rows.messages.push((seen.subject, subject, message));
-    }
-    Ok(())
-}
-
-impl<'o> Rows<'o> {
-    fn new(owed_to: &'o [OwedTo]) -> Self {
-        let (notifications, messages, history) = (Vec::new(), Vec::new(), Vec::new());
-        let (unrecognised, expected, changes) = (Vec::new(), Vec::new(), Vec::new());
-        let overdue = BTreeMap::new();
-        Self { notifications, messages, history, unrecognised, expected, overdue, changes, owed_to }
-    }
-
-    /// `events`: how many of the callback's were understood; what was not comes after them.
-    fn add_unrecognised(&mut self, callback: &Callback, reason: String, events: usize) {
-        let Callback { seq, source, received_at, body, .. } = callback;
-        if !self.owed_to.is_empty() {
-            let place = key(*seq, events);
-            let change = Change::of_unrecognised(place, source, *received_at, body, &reason);
-            self.add_change(change);
-        }
-        self.unrecognised.push(UnrecognisedRow {
-            seq: *seq,
-            source: source.to_string(),
-            received_at: *received_at,
-            reason,
-        });
-    }
-
-    /// What an app said it sent; it changes no notification, so no sink is told.
-    fn add_expected(&mut self, callback: &Callback, tally: &mut Tally) {
-        let Callback { seq, source, received_at, body, .. } = callback;
-        match expected::read(body) {
-            Ok(expected) => self.expected.push(ExpectedRow {
-                key: key(*seq, 0),
-                source: source.to_string(),
-                expected,
-                received_at: *received_at,
-            }),
-            Err(reason) => self.add_unread(callback, reason, tally),
-        }
-    }
-
-    /// That one is overdue: told unless it was before.
-    fn add_overdue(
-        &mut self,
-        connection: &Connection,
-        callback: &Callback,
-        tally: &mut Tally,
-    ) -> rusqlite::Result<()> {
-        let Callback { source, received_at, body, .. } = callback;
-        let found = match overdue::read(body) {
-            Ok(found) => found,
-            Err(reason) => {
-                self.add_unread(callback, reason, tally);
-                return Ok(());
-            }
-        };
-        let subject = (Arc::clone(source), found.id.clone());
-        if !self.overdue.contains_key(&subject) && !is_told(connection, source, &found.id)? {
-            self.add_change(overdue::change(callback, &found));
-            self.overdue.insert(subject, *received_at);
-        }
-        Ok(())
-    }
-
-    /// An entry of our own that cannot be read.
-    fn add_unread(&mut self, callback: &Callback, reason: Reason, tally: &mut Tally) {
-        *tally.unrecognised.entry(Arc::clone(&callback.source)).or_default() += 1;
-        self.add_unrecognised(callback, reason.into_owned(), 0);
-    }
-
-    /// Keeps the change if anybody is owed it.
-    fn add_change(&mut self, change: Change) {
-        let is_owed =
-            |to: &&OwedTo| change.key >= key(to.since + 1, 0) && to.filter.matches(&change);
-        let to: Vec<&OwedTo> = self.owed_to.iter().filter(is_owed).collect();
-        if !to.is_empty() {
-            self.changes.push((change, to));
-        }
-    }
-
-    /// In the order that lets each table grow at its end. `callbacks`: those of this batch, in order.
-    fn write(
-        mut self,
-        connection: &Connection,
-        callbacks: &[Callback],
-        tally: &mut Tally,
-    ) -> rusqlite::Result<()> {
-        self.notifications.sort_unstable_by_key(|(key, ..)| *key);
-        self.messages.sort_unstable_by_key(|(key, ..)| *key);
-        self.history.sort_unstable_by_key(|row| (row.seq, row.event));
-        for (key, subject, notification) in &self.notifications {
-            put_notification(connection, *key, &subject.source, &subject.id, notification)?;
-        }
-        for (key, subject, message) in &self.messages {
-            put_message(connection, *key, &subject.source, message)?;
-        }
-        self.history.iter().try_for_each(|row| add_history(connection, row))?;
-        self.unrecognised.iter().try_for_each(|row| add_unrecognised(connection, row))?;
-        self.expected.iter().try_for_each(|row| put_expected(connection, row))?;
-        for ((source, id), at) in &self.overdue {
-            tell(connection, source, id, *at)?;
-        }
-        self.changes.sort_unstable_by_key(|(change, _)| change.key);
-        for (change, to) in &self.changes {
-            let wants_body = to.iter().any(|to| to.wants_body);
-            let body = wants_body.then(|| body_of(callbacks, change.key)).flatten();
-            outbox::owe(connection, change, to, body)?;
-            for to in to {
-                *tally.owed.entry(Arc::clone(&to.sink)).or_default() += 1;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The body of the callback that brought about the change with that key.
-fn body_of(callbacks: &[Callback], change: i64) -> Option<&[u8]> {
-    let after = callbacks.partition_point(|callback| key(callback.seq, 0) <= change);
-    callbacks.get(after.checked_sub(1)?).map(|callback| &*callback.body)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::callback::Kind;
+    use crate::clock::Timestamp;
     use crate::state::tables::SCHEMA;
 
     fn panics_on_boom(dialect: &Dialect, origin: Origin, body: &[u8]) -> Reading {
@@ -523,39 +170,6 @@ mod tests {
         let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(count("SELECT count(*) FROM notification"), 2);
         assert_eq!(count("SELECT seq FROM unrecognised"), 2);
-    }
-
-    /// How many changes are owed after settling these, one by one.
-    fn owed_by(bodies: &[&str]) -> usize {
-        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
-        let source: Arc<str> = Arc::from("gc");
-        let dialects = HashMap::from([(Arc::clone(&source), Dialect::from(Provider::GcNotify))]);
-        let to = OwedTo {
-            sink: Arc::from("app"),
-            since: 0,
-            filter: crate::change::Filter::default(),
-            is_latest_only: false,
-            wants_body: false,
-        };
-        for (seq, body) in (1..).zip(bodies) {
-            let callbacks = [callback(seq, &source, body)];
-            settle(&connection, &callbacks, &dialects, std::slice::from_ref(&to)).unwrap();
-        }
-        outbox::fresh(&connection, "app", i64::MIN, 10).unwrap().len()
-    }
-
-    #[test]
-    fn what_is_said_again_in_other_words_is_no_change() {
-        let receipt = r#"{"id": "a", "status": "sent", "notification_type": "sms"}"#;
-        let in_other_words = r#"{"status": "sent", "id": "a", "notification_type": "sms"}"#;
-        let text = r#"{"id": "m", "source_number": "1", "message": "x"}"#;
-        let other_text = r#"{"source_number": "1", "id": "m", "message": "x"}"#;
-        for (one, other) in [(receipt, in_other_words), (text, other_text)] {
-            assert_eq!(owed_by(&[one, other]), 1, "{one}");
-            assert_eq!(owed_by(&[other, one]), 1, "{other}");
-        }
-        let delivered = r#"{"id": "a", "status": "delivered", "notification_type": "sms"}"#;
-        assert_eq!(owed_by(&[receipt, delivered]), 2);
     }
 
     /// A callback of a source that stands in `dialects`.
@@ -635,30 +249,6 @@ mod tests {
         expected.panics = 2;
         expected.unrecognised.insert(gc, 4);
         assert_eq!(tally, expected);
-    }
-
-    #[test]
-    fn of_two_received_messages_with_one_id_the_larger_fingerprint_stays_first_received_when_heard()
-    {
-        let (gc, _, dialects) = sources();
-        let bodies = [1, 2, 3].map(|n| format!(r#"{{"id": "m", "source_number": "{n}"}}"#));
-        let largest = bodies.iter().max_by_key(|body| Fingerprint::of(body.as_bytes())).unwrap();
-        let number = largest.split('"').nth(7).unwrap();
-        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-            let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
-            let mut callbacks: Vec<_> =
-                (5..).zip(order).map(|(seq, place)| callback(seq, &gc, &bodies[place])).collect();
-            // A repeat changes nothing, not even if the clock was set back meanwhile.
-            callbacks.push(Callback {
-                received_at: Timestamp::from_unix_micros(1),
-                ..callback(9, &gc, largest)
-            });
-            settle(&connection, &callbacks, &dialects, &[]).unwrap();
-            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let sql = "SELECT source_number, received_at FROM message_row";
-            let kept: (String, String) = connection.query_row(sql, [], read).unwrap();
-            assert_eq!(kept, (number.to_owned(), Timestamp::from_unix_micros(5).to_string()));
-        }
     }
 
     #[test]

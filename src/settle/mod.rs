@@ -14,6 +14,7 @@
 
 mod batch;
 mod expected;
+mod news;
 mod overdue;
 
 pub mod alone;
@@ -25,14 +26,17 @@ mod open;
 mod pace;
 pub mod prune;
 mod rebuild;
+mod rows;
 mod settler;
+mod tally;
 mod worker;
 
 pub use crate::callback::Expected;
-pub use batch::{Tally, settle};
+pub use batch::settle;
 pub use expected::{EXPECTED_MAX, expect};
 pub use known::Known;
 pub use open::{Opened, copy_base, open_beside, open_state, set_aside, settle_afresh};
 pub use overdue::say_overdue;
 pub use rebuild::rebuild;
 pub use settler::{Observer, OnThread, Options, Report, Settled, Settler, start};
+pub use tally::Tally;

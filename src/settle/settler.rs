@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-use super::batch::Tally;
 use super::open::Opened;
 use super::pace::Pace;
+use super::tally::Tally;
 use super::worker::Worker;
 use crate::change::OwedTo;
 use crate::clock::{Clock, Timestamp};
