@@ -21,113 +21,14 @@ use std::collections::BinaryHeap;
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
+use super::asked_index::{CREATED, RECEIVED, STATUS, TYPE};
+pub use super::asked_index::{Index, drop_indexes, make_index};
+pub use super::asked_range::{Filter, ListError, Place};
+use super::asked_range::{Range, behind, parts, ranges};
 use super::rows::{MessageRow, NotificationRow};
 use super::write::some_time;
 use crate::callback::{Fingerprint, Origin};
 use crate::clock::Timestamp;
-
-/// When a notification was created or, if nobody told that, first heard of.
-const CREATED: &str = "coalesce(created_at, first_received_at)";
-
-/// Its status, as far as anything tells it; else empty. That a letter came back ranks above whatever else
-/// is told of it.
-const STATUS: &str =
-    "CASE WHEN returned_at IS NULL THEN coalesce(status, '') ELSE 'returned-letter' END";
-
-/// Its type, as far as anything tells it; else empty.
-const TYPE: &str =
-    "coalesce(notification_type, CASE WHEN complained_at IS NULL THEN '' ELSE 'email' END)";
-
-/// When a message from the public was received.
-const RECEIVED: &str = "coalesce(date_received, received_at)";
-
-/// Ranges that one list may be made of: every status of every type. The platforms know under twenty
-/// statuses and five types; beyond this somebody makes words up.
-const RANGES_MAX: usize = 512;
-
-/// An index that is there only where somebody reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Index {
-    /// Everything of a source, by creation.
-    Creation,
-    /// By status and type, then by creation.
-    Status,
-    /// By reference, status and type, then by creation.
-    Reference,
-    /// Messages from the public, by when they were received.
-    Message,
-}
-
-impl Index {
-    /// All of them, the most used first.
-    pub const ALL: [Self; 4] = [Self::Creation, Self::Status, Self::Reference, Self::Message];
-
-    /// Its name in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Creation => "asked_by_creation",
-            Self::Status => "asked_by_status",
-            Self::Reference => "asked_by_reference",
-            Self::Message => "asked_messages",
-        }
-    }
-
-    fn on(self) -> String {
-        match self {
-            Self::Creation => format!("notification_row (source, {CREATED})"),
-            Self::Status => format!("notification_row (source, {STATUS}, {TYPE}, {CREATED})"),
-            Self::Reference => format!(
-                "notification_row (source, reference, {STATUS}, {TYPE}, {CREATED})
-                 WHERE reference IS NOT NULL"
-            ),
-            Self::Message => format!("message_row (source, {RECEIVED})"),
-        }
-    }
-}
-
-/// Makes an index, if it is not there; whether it was not. One of other words is replaced: by it a list would
-/// read all of a source. For the one connection that writes.
-pub fn make_index(connection: &Connection, index: Index) -> rusqlite::Result<bool> {
-    let name = index.name();
-    let wanted = format!("CREATE INDEX {name} ON {}", index.on());
-    let found: Option<String> = connection
-        .query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [name], |row| row.get(0))
-        .optional()?;
-    if found.as_ref() == Some(&wanted) {
-        return Ok(false);
-    }
-    connection.execute_batch(&format!("DROP INDEX IF EXISTS {name}; {wanted}"))?;
-    Ok(true)
-}
-
-/// Drops every index of these; whether there was one. For the one connection that writes.
-pub fn drop_indexes(connection: &Connection) -> rusqlite::Result<bool> {
-    let mut dropped = false;
-    for index in Index::ALL {
-        if has_index(connection, index)? {
-            connection.execute_batch(&format!("DROP INDEX {}", index.name()))?;
-            dropped = true;
-        }
-    }
-    Ok(dropped)
-}
-
-fn has_index(connection: &Connection, index: Index) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1")?
-        .exists([index.name()])
-}
-
-/// Which notifications to list; all must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// With one of these statuses, none named twice; empty for any.
-    pub statuses: Vec<String>,
-    /// Of one of these types, none named twice; empty for any.
-    pub types: Vec<String>,
-    /// With this reference.
-    pub reference: Option<String>,
-}
 
 /// How much of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,15 +37,6 @@ pub struct Bounds {
     pub rows_max: usize,
     /// Texts, in bytes, after which no further row is begun; the first always is.
     pub bytes_max: usize,
-}
-
-/// Where a row stands in a list by creation. Greater is newer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// When it was created.
-    created: String,
-    /// When it was first heard of, among those created at once.
-    key: i64,
 }
 
 /// A notification, with what stands in for what nobody told.
@@ -160,17 +52,6 @@ pub struct Asked {
     pub created_at: Timestamp,
     /// Whether its status was told when its platform was asked, not called back.
     pub is_polled: bool,
-}
-
-/// Why there is no list.
-#[derive(Debug, thiserror::Error)]
-pub enum ListError {
-    /// SQLite, or a missing index.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// The source has more kinds of status and type than any platform.
-    #[error("more than {RANGES_MAX} kinds of status and type to look through")]
-    TooManyRanges,
 }
 
 /// The notification of that source and id.
@@ -255,153 +136,6 @@ pub fn messages(
     let columns = MessageRow::COLUMNS.join(", ");
     let sql = format!("SELECT {columns} FROM message_row WHERE key = ?1");
     fetch(connection, &sql, newest, bounds.bytes_max, MessageRow::read, MessageRow::text_bytes)
-}
-
-/// Rows of one index that are in order by creation.
-enum Range {
-    /// Everything of the source.
-    All,
-    /// What has this status and this type.
-    Of { status: String, notification_type: String, reference: Option<String> },
-}
-
-impl Range {
-    fn index(&self) -> Index {
-        match self {
-            Self::All => Index::Creation,
-            Self::Of { reference: None, .. } => Index::Status,
-            Self::Of { reference: Some(_), .. } => Index::Reference,
-        }
-    }
-
-    /// With the expressions of the index, word for word: that is how SQLite knows them again.
-    fn conditions(&self) -> String {
-        let both = format!("AND {STATUS} = :status AND {TYPE} = :type");
-        match self.index() {
-            Index::Creation | Index::Message => String::new(),
-            Index::Status => both,
-            Index::Reference => format!("AND reference = :reference {both}"),
-        }
-    }
-
-    fn parameters<'a>(&'a self, source: &'a &str) -> Vec<(&'static str, &'a dyn ToSql)> {
-        let mut all: Vec<(&str, &dyn ToSql)> = vec![(":source", source)];
-        if let Self::Of { status, notification_type, reference } = self {
-            all.push((":status", status));
-            all.push((":type", notification_type));
-            if let Some(reference) = reference {
-                all.push((":reference", reference));
-            }
-        }
-        all
-    }
-}
-
-/// The ranges that together hold what the filter lets pass, and nothing else.
-fn ranges(connection: &Connection, source: &str, filter: &Filter) -> Result<Vec<Range>, ListError> {
-    let Filter { statuses, types, reference } = filter;
-    if statuses.is_empty() && types.is_empty() && reference.is_none() {
-        return Ok(vec![Range::All]);
-    }
-    let statuses = if statuses.is_empty() {
-        words(connection, &statuses_there(reference.is_some()), source, reference, None)?
-    } else {
-        statuses.clone()
-    };
-    let mut all = Vec::new();
-    for status in statuses {
-        let types = if types.is_empty() {
-            let sql = types_there(reference.is_some());
-            words(connection, &sql, source, reference, Some(&status))?
-        } else {
-            types.clone()
-        };
-        for notification_type in types {
-            let (status, reference) = (status.clone(), reference.clone());
-            all.push(Range::Of { status, notification_type, reference });
-        }
-        if all.len() > RANGES_MAX {
-            return Err(ListError::TooManyRanges);
-        }
-    }
-    Ok(all)
-}
-
-/// The first status from `:from` on that anything of the source, or with the reference, has.
-fn statuses_there(with_reference: bool) -> String {
-    first_there(STATUS, "", with_reference)
-}
-
-/// The first type from `:from` on that anything with that status has.
-fn types_there(with_reference: bool) -> String {
-    first_there(TYPE, &format!("AND {STATUS} = :status"), with_reference)
-}
-
-fn first_there(word: &str, conditions: &str, with_reference: bool) -> String {
-    let (index, reference) = match with_reference {
-        false => (Index::Status, ""),
-        true => (Index::Reference, "AND reference = :reference"),
-    };
-    format!(
-        "SELECT {word} FROM notification_row INDEXED BY {}
-         WHERE source = :source {reference} {conditions} AND {word} >= :from
-         ORDER BY {word} LIMIT 1",
-        index.name()
-    )
-}
-
-/// Every word that `sql` finds, one look into the index for each.
-fn words(
-    connection: &Connection,
-    sql: &str,
-    source: &str,
-    reference: &Option<String>,
-    status: Option<&str>,
-) -> Result<Vec<String>, ListError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut found: Vec<String> = Vec::new();
-    loop {
-        // No text stands between one and the same with a NUL behind it.
-        let from = found.last().map_or(String::new(), |last| format!("{last}\0"));
-        let mut parameters: Vec<(&str, &dyn ToSql)> = vec![(":source", &source), (":from", &from)];
-        if reference.is_some() {
-            parameters.push((":reference", reference));
-        }
-        if status.is_some() {
-            parameters.push((":status", &status));
-        }
-        match statement.query_row(parameters.as_slice(), |row| row.get(0)).optional()? {
-            None => return Ok(found),
-            Some(_) if found.len() == RANGES_MAX => return Err(ListError::TooManyRanges),
-            Some(word) => found.push(word),
-        }
-    }
-}
-
-/// The statements that read one range in order: all of it or, behind a place, first what was created
-/// at the same instant and then what was before. As one condition the two would not be a range.
-fn parts(created: &str, index: Index, conditions: &str, is_behind: bool) -> Vec<String> {
-    let of = |more: &str, order: &str| {
-        let table = if index == Index::Message { "message_row" } else { "notification_row" };
-        format!(
-            "SELECT {created}, key FROM {table} INDEXED BY {}
-             WHERE source = :source {conditions} {more} ORDER BY {order}",
-            index.name()
-        )
-    };
-    let newest_first = format!("{created} DESC, key DESC");
-    if !is_behind {
-        return vec![of("", &newest_first)];
-    }
-    vec![
-        // SQLite has no use for `:key` in the second; named alike, both take the same parameters.
-        of(&format!("AND {created} = :created AND key < :key"), "key DESC"),
-        of(&format!("AND {created} < :created AND :key IS NOT NULL"), &newest_first),
-    ]
-}
-
-fn behind(after: Option<&Place>) -> Vec<(&'static str, &dyn ToSql)> {
-    after.map_or(Vec::new(), |place| vec![(":created", &place.created), (":key", &place.key)])
 }
 
 /// The newest of the places seen so far.
@@ -495,77 +229,11 @@ mod tests {
 
     use super::*;
     use crate::sqlite;
+    use crate::state::asked_filled::{filled, filter, filters, put, state};
     use crate::state::plan;
     use crate::state::tables::SCHEMA;
 
     const BOUNDS: Bounds = Bounds { rows_max: 4, bytes_max: usize::MAX };
-
-    /// A state with every index and nothing in it.
-    fn state() -> Connection {
-        let connection = sqlite::open_in_memory(&SCHEMA).unwrap();
-        for index in Index::ALL {
-            assert!(make_index(&connection, index).unwrap());
-            assert!(!make_index(&connection, index).unwrap(), "it is there already");
-        }
-        connection
-    }
-
-    /// A notification of that status, type, reference and minute.
-    fn put(connection: &Connection, key: i64, (status, kind): (&str, &str), minute: i64) {
-        let at = "2026-11-22T00:00:00Z".parse::<Timestamp>().unwrap().plus_seconds(60 * minute);
-        let source = if key % 7 == 0 { "visa" } else { "passport" };
-        connection
-            .execute(
-                "INSERT INTO notification_row (key, source, id, status, notification_type,
-                    reference, created_at, receipts, duplicates, first_received_at, last_received_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, 0, ?7, ?7)",
-                params![
-                    key,
-                    source,
-                    format!("n{key}"),
-                    status,
-                    kind,
-                    format!("reference-{}", key % 3),
-                    at.to_string()
-                ],
-            )
-            .unwrap();
-    }
-
-    const STATUSES: [&str; 4] = ["delivered", "sending", "permanent-failure", "sent"];
-    const TYPES: [&str; 3] = ["email", "letter", "sms"];
-
-    /// Sixty notifications, five created in each minute.
-    fn filled() -> Connection {
-        let connection = state();
-        for key in 0..60 {
-            let at = usize::try_from(key).unwrap();
-            put(&connection, key, (STATUSES[at % 4], TYPES[at / 4 % 3]), (key * 17 % 60) / 5);
-        }
-        connection
-    }
-
-    fn filter(statuses: &[&str], types: &[&str], reference: Option<&str>) -> Filter {
-        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        Filter {
-            statuses: owned(statuses),
-            types: owned(types),
-            reference: reference.map(str::to_owned),
-        }
-    }
-
-    /// Every combination of nothing, one and several.
-    fn filters() -> Vec<Filter> {
-        let mut all = Vec::new();
-        for statuses in [&[][..], &["sent"], &["delivered", "permanent-failure", "elephant"]] {
-            for types in [&[][..], &["sms"], &["email", "letter", "push"]] {
-                for reference in [None, Some("reference-1"), Some("nobody's")] {
-                    all.push(filter(statuses, types, reference));
-                }
-            }
-        }
-        all
-    }
 
     /// The ids that the filter lets pass, by a query that reads and sorts everything.
     fn expected(connection: &Connection, filter: &Filter) -> Vec<String> {
@@ -606,36 +274,6 @@ mod tests {
     }
 
     #[test]
-    fn every_filter_is_answered_from_an_index_without_a_scan_or_a_sort() {
-        let connection = filled();
-        let mut statements = Vec::new();
-        for filter in filters() {
-            for range in ranges(&connection, "passport", &filter).unwrap() {
-                for is_behind in [false, true] {
-                    let conditions = range.conditions();
-                    statements.extend(parts(CREATED, range.index(), &conditions, is_behind));
-                }
-            }
-        }
-        for is_behind in [false, true] {
-            statements.extend(parts(RECEIVED, Index::Message, "", is_behind));
-            statements.extend([statuses_there(is_behind), types_there(is_behind)]);
-        }
-        statements.sort();
-        statements.dedup();
-        assert_eq!(statements.len(), 3 * 3 + 3 + 4, "{statements:#?}");
-        for sql in statements {
-            let plan = plan(&connection, &sql);
-            let bounded = plan.matches("<expr>").count() + plan.matches("reference=?").count();
-            let asked = sql.matches("= :").count() + sql.matches("< :").count() - 1;
-            assert_eq!(plan.lines().count(), 1, "{sql}\n{plan}");
-            assert!(plan.starts_with("SEARCH") && plan.contains("INDEX asked_"), "{sql}\n{plan}");
-            let by_key = plan.matches("rowid<?").count();
-            assert_eq!(bounded + by_key, asked, "every condition bounds the range: {sql}\n{plan}");
-        }
-    }
-
-    #[test]
     fn a_look_up_by_id_uses_the_index_that_is_always_there() {
         let connection = sqlite::open_in_memory(&SCHEMA).unwrap();
         assert_eq!(notification(&connection, "passport", "n1").unwrap(), None);
@@ -645,57 +283,6 @@ mod tests {
             let plan = plan(&connection, &sql);
             assert!(plan.contains("SEARCH") && plan.contains("id=? AND source=?"), "{plan}");
         }
-    }
-
-    #[test]
-    fn an_index_of_other_words_is_made_anew() {
-        let connection = filled();
-        connection
-            .execute_batch(
-                "DROP INDEX asked_by_status;
-                 CREATE INDEX asked_by_status ON notification_row (source, coalesce(status, ''));",
-            )
-            .unwrap();
-        let sent = filter(&["sent"], &["sms"], None);
-        let is_sorted = || {
-            let range = &ranges(&connection, "passport", &sent).unwrap()[0];
-            let sql = &parts(CREATED, range.index(), &range.conditions(), false)[0];
-            plan(&connection, sql).contains("TEMP B-TREE")
-        };
-        assert!(is_sorted(), "the whole source is read, and sorted");
-        assert!(make_index(&connection, Index::Status).unwrap());
-        assert!(!is_sorted());
-        assert!(!make_index(&connection, Index::Status).unwrap());
-    }
-
-    #[test]
-    fn a_page_reads_no_more_rows_than_it_holds_however_many_there_are() {
-        let steps = |rows: i64| {
-            let connection = state();
-            for key in 0..rows {
-                // All of one reference and of one instant: the worst there is.
-                put(&connection, 3 * key, (STATUSES[usize::try_from(key % 3).unwrap()], "sms"), 0);
-            }
-            let mut most = 0;
-            for filter in filters() {
-                for range in ranges(&connection, "passport", &filter).unwrap() {
-                    for sql in parts(CREATED, range.index(), &range.conditions(), true) {
-                        let after = Place { created: "2027".to_owned(), key: i64::MAX };
-                        let source = "passport";
-                        let parameters = [range.parameters(&source), behind(Some(&after))].concat();
-                        let mut statement = connection.prepare(&sql).unwrap();
-                        let mut found = statement.query(parameters.as_slice()).unwrap();
-                        for _ in 0..5 {
-                            let _ = found.next().unwrap();
-                        }
-                        drop(found);
-                        most = most.max(statement.get_status(rusqlite::StatementStatus::VmStep));
-                    }
-                }
-            }
-            most
-        };
-        assert_eq!(steps(40), steps(2_000));
     }
 
     #[test]

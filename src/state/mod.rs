@@ -34,6 +34,10 @@ mod rows;
 pub mod read;
 
 pub mod asked;
+#[cfg(test)]
+mod asked_filled;
+mod asked_index;
+mod asked_range;
 
 pub mod epoch;
 
