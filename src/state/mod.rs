@@ -18,6 +18,7 @@ pub mod write;
 
 pub mod outbox;
 pub mod outbox_ask;
+mod outbox_read;
 
 pub mod rebuilt;
 

@@ -14,7 +14,8 @@ use data_encoding::BASE64URL_NOPAD;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use serde::{Deserialize, Serialize};
 
-use super::outbox::{OWED, Owed, Standing, read_owed, remove};
+use super::outbox::{Owed, Standing, remove};
+use super::outbox_read::{OWED, read_owed};
 use super::write::some_time;
 use crate::clock::Timestamp;
 use crate::sqlite::write_transaction;
