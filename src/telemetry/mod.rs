@@ -3,6 +3,9 @@
 //! Metrics are Prometheus text. Their labels are closed sets (sources, sinks, kinds, reasons,
 //! answer codes) and never hold anything a caller sent. The handles used for every callback are resolved
 //! once per source; everything that can be asked for at scrape time is not counted at all.
+//!
+//! [`Metrics`] has what the front door and the journal count, and asks a file of each other room to
+//! register and count its own. A page shows all of them in the order in which they were registered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::RwLock;
@@ -15,25 +18,28 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::clock::Timestamp;
-use crate::config::settings::{Log, LogFormat};
 use crate::journal::BatchReport;
 use crate::settle::{Report, Tally};
 
 mod expectation;
 mod forward;
+mod logging;
 mod reads;
 mod recent;
 mod reconcile;
+mod relay;
+mod settling;
+mod snapshot;
 mod source;
 
 pub use expectation::Expectation;
 pub use forward::{AttemptOutcome, BreakerState, SinkMetrics};
+pub use logging::start_logging;
 pub use reconcile::{Asked, HEALED, UNREADABLE, UpstreamMetrics};
+pub use relay::RelayMetrics;
+pub use snapshot::Snapshot;
 pub use source::SourceMetrics;
 
 /// Seconds, from a tenth of a millisecond to the time after which senders give up.
@@ -42,26 +48,6 @@ const SECONDS: [f64; 13] =
 
 /// Callbacks in one commit.
 const BATCH: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
-
-/// Writes logs to standard error, as configured; of the libraries we use, warnings at most: what they
-/// say below that may hold what was sent. Does nothing if a subscriber is set already.
-pub fn start_logging(log: Log) {
-    let libraries = LevelFilter::from_level(log.level).min(LevelFilter::WARN);
-    let levels = Targets::new().with_default(libraries).with_target("receiptd", log.level);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let registry = tracing_subscriber::registry();
-    let result = match log.format {
-        LogFormat::Text => {
-            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(layer.with_ansi(is_terminal).with_filter(levels)).try_init()
-        }
-        LogFormat::Json => {
-            registry.with(layer.json().flatten_event(true).with_filter(levels)).try_init()
-        }
-    };
-    // A test or an embedding program may have set one already: theirs stays.
-    drop(result);
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BySource {
@@ -72,12 +58,6 @@ struct BySource {
 struct ByAnswer {
     source: String,
     code: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByKind {
-    source: String,
-    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,41 +72,7 @@ struct ByToken {
     token: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BySinkOutcome {
-    sink: String,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByFile {
-    file: &'static str,
-}
-
 type Seconds = Gauge<f64, AtomicU64>;
-
-/// What is asked for when metrics are scraped.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// Open connections on the callback listener.
-    pub connections: usize,
-    /// Callbacks waiting for the writer.
-    pub queue: usize,
-    /// Callbacks committed but not settled.
-    pub lag_callbacks: i64,
-    /// Age of the oldest of them.
-    pub lag_seconds: f64,
-    /// Bytes of the journal's WAL and of the state's, where there are files.
-    pub wal_bytes: Option<[u64; 2]>,
-    /// Free bytes where the journal stands.
-    pub free_bytes: Option<u64>,
-    /// Whether `/readyz` says yes.
-    pub is_ready: bool,
-    /// Whether the state file could not be written when last tried.
-    pub is_settling_failing: bool,
-    /// The time, for the age of what is owed to sinks.
-    pub now: Option<Timestamp>,
-}
 
 /// Every metric, and the registry that prints them.
 #[derive(Debug)]
@@ -135,11 +81,7 @@ pub struct Metrics {
     answers: Family<ByAnswer, Counter>,
     probes: Family<BySource, Counter>,
     refusals: Family<ByReason, Counter>,
-    events: Family<ByKind, Counter>,
-    duplicates: Family<BySource, Counter>,
-    unrecognised: Family<BySource, Counter>,
-    unknown_statuses: Family<BySource, Counter>,
-    settle_panics: Counter,
+    settling: settling::SettlingMetrics,
     last_callback: Family<BySource, Seconds>,
     configured: RwLock<BTreeSet<String>>,
     /// When those that are no longer configured last called back.
@@ -147,24 +89,17 @@ pub struct Metrics {
     token_used: Family<ByToken, Seconds>,
     token_ends: Family<ByToken, Seconds>,
     tls_ends: Seconds,
-    relayed: Family<BySinkOutcome, Counter>,
+    relayed: relay::Relayed,
     answer_seconds: Histogram,
     commit_seconds: Histogram,
     commit_wait_seconds: Histogram,
     batch_callbacks: Histogram,
     settle_seconds: Histogram,
-    connections: Gauge,
-    queue: Gauge,
-    lag_callbacks: Gauge,
-    lag_seconds: Seconds,
-    wal_bytes: Family<ByFile, Gauge>,
-    free_bytes: Gauge,
-    ready: Gauge,
-    settling_failing: Gauge,
     forward: forward::ForwardMetrics,
     reconcile: reconcile::ReconcileMetrics,
     expectation: expectation::ExpectationMetrics,
     reads: reads::ReadMetrics,
+    snapshot: snapshot::SnapshotMetrics,
 }
 
 impl Default for Metrics {
@@ -181,40 +116,32 @@ impl Metrics {
             answers: Family::default(),
             probes: Family::default(),
             refusals: Family::default(),
-            events: Family::default(),
-            duplicates: Family::default(),
-            unrecognised: Family::default(),
-            unknown_statuses: Family::default(),
-            settle_panics: Counter::default(),
+            settling: settling::SettlingMetrics::default(),
             last_callback: Family::default(),
             configured: RwLock::default(),
             gone: RwLock::default(),
             token_used: Family::default(),
             token_ends: Family::default(),
             tls_ends: Gauge::default(),
-            relayed: Family::default(),
+            relayed: relay::Relayed::default(),
             answer_seconds: Histogram::new(SECONDS),
             commit_seconds: Histogram::new(SECONDS),
             commit_wait_seconds: Histogram::new(SECONDS),
             batch_callbacks: Histogram::new(BATCH),
             settle_seconds: Histogram::new(SECONDS),
-            connections: Gauge::default(),
-            queue: Gauge::default(),
-            lag_callbacks: Gauge::default(),
-            lag_seconds: Gauge::default(),
-            wal_bytes: Family::default(),
-            free_bytes: Gauge::default(),
-            ready: Gauge::default(),
-            settling_failing: Gauge::default(),
             forward: forward::ForwardMetrics::default(),
             reconcile: reconcile::ReconcileMetrics::default(),
             expectation: expectation::ExpectationMetrics::default(),
             reads: reads::ReadMetrics::default(),
+            snapshot: snapshot::SnapshotMetrics::default(),
             registry: Registry::default(),
         };
         metrics.begin_strangers();
         metrics.register_counters(&mut registry);
+        metrics.settling.register(&mut registry);
+        metrics.relayed.register(&mut registry);
         metrics.register_rest(&mut registry);
+        metrics.snapshot.register(&mut registry);
         metrics.forward.register(&mut registry);
         metrics.reconcile.register(&mut registry);
         metrics.expectation.register(&mut registry);
@@ -235,32 +162,9 @@ impl Metrics {
             "Requests answered 401, by source and reason",
             self.refusals.clone(),
         );
-        r.register("events", "Events settled, by source and kind", self.events.clone());
-        r.register("duplicates", "Events identical to an earlier one", self.duplicates.clone());
-        r.register(
-            "unrecognised",
-            "Callbacks kept that were not, or not wholly, understood",
-            self.unrecognised.clone(),
-        );
-        r.register(
-            "unknown_statuses",
-            "Receipts with a status that is no known word; kept as sent",
-            self.unknown_statuses.clone(),
-        );
-        r.register(
-            "settle_panics",
-            "Callbacks whose reading panicked: a bug, please report it",
-            self.settle_panics.clone(),
-        );
-        r.register(
-            "relayed",
-            "Events offered to a sink before their callback was answered, where nothing is kept here",
-            self.relayed.clone(),
-        );
     }
 
     fn register_rest(&self, r: &mut Registry) {
-        let (s, b) = (Unit::Seconds, Unit::Bytes);
         let time = |r: &mut Registry, name: &str, help: &str, histogram: &Histogram| {
             r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         };
@@ -277,42 +181,26 @@ impl Metrics {
         r.register_with_unit(
             "last_callback_timestamp",
             "When the source's last callback was kept",
-            s.clone(),
+            Unit::Seconds,
             self.last_callback.clone(),
         );
         r.register_with_unit(
             "token_last_used_timestamp",
             "When a token that has a last day was last presented",
-            s.clone(),
+            Unit::Seconds,
             self.token_used.clone(),
         );
         r.register_with_unit(
             "token_not_after_timestamp",
             "End of the last day on which the token is accepted",
-            s.clone(),
+            Unit::Seconds,
             self.token_ends.clone(),
         );
         r.register_with_unit(
             "tls_certificate_not_after_timestamp",
             "When the certificate on the callback listener ends; 0 without TLS",
-            s.clone(),
+            Unit::Seconds,
             self.tls_ends.clone(),
-        );
-        r.register("connections", "Open connections", self.connections.clone());
-        r.register("queue_callbacks", "Callbacks waiting for the writer", self.queue.clone());
-        r.register(
-            "settle_lag_callbacks",
-            "Callbacks acknowledged but not settled",
-            self.lag_callbacks.clone(),
-        );
-        r.register_with_unit("settle_lag", "Age of the oldest", s, self.lag_seconds.clone());
-        r.register_with_unit("wal", "Size of a write-ahead log", b.clone(), self.wal_bytes.clone());
-        r.register_with_unit("free", "Free space at the journal", b, self.free_bytes.clone());
-        r.register("ready", "1 while /readyz says yes", self.ready.clone());
-        r.register(
-            "settling_failing",
-            "1 while the state file cannot be written; receiving goes on",
-            self.settling_failing.clone(),
         );
     }
 
@@ -366,14 +254,7 @@ impl Metrics {
 
     /// The handles of one sink of a relay.
     pub fn relay(&self, sink: &str) -> RelayMetrics {
-        let with = |outcome| {
-            self.relayed.get_or_create_owned(&BySinkOutcome { sink: sink.to_owned(), outcome })
-        };
-        RelayMetrics {
-            accepted: with("accepted"),
-            failed: with("failed"),
-            refused: with("refused"),
-        }
+        self.relayed.sink(sink)
     }
 
     /// A request that belongs to no source.
@@ -402,25 +283,12 @@ impl Metrics {
 
     /// What callbacks said.
     pub fn recognised(&self, tally: &Tally) {
-        for ((source, kind), count) in &tally.events {
-            let by = ByKind { source: source.to_string(), kind: kind.as_str() };
-            self.events.get_or_create(&by).inc_by(*count);
-        }
-        for (family, counts) in [
-            (&self.duplicates, &tally.duplicates),
-            (&self.unrecognised, &tally.unrecognised),
-            (&self.unknown_statuses, &tally.unknown_statuses),
-        ] {
-            for (source, count) in counts {
-                family.get_or_create(&BySource { source: source.to_string() }).inc_by(*count);
-            }
-        }
+        self.settling.recognised(tally);
         for (sink, rows) in &tally.owed {
             if let Some(sink) = self.forward.known(sink) {
                 sink.owed(*rows);
             }
         }
-        self.settle_panics.inc_by(tally.panics);
     }
 
     /// The end of the last day on which a token is accepted.
@@ -443,19 +311,7 @@ impl Metrics {
 
     /// The page `/metrics` shows.
     pub fn page(&self, now: &Snapshot) -> String {
-        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.connections.set(whole(now.connections as u64));
-        self.queue.set(whole(now.queue as u64));
-        self.lag_callbacks.set(now.lag_callbacks);
-        self.lag_seconds.set(now.lag_seconds);
-        for (file, bytes) in
-            ["journal", "state"].into_iter().zip(now.wal_bytes.into_iter().flatten())
-        {
-            self.wal_bytes.get_or_create(&ByFile { file }).set(whole(bytes));
-        }
-        self.free_bytes.set(now.free_bytes.map_or(-1, whole));
-        self.ready.set(i64::from(now.is_ready));
-        self.settling_failing.set(i64::from(now.is_settling_failing));
+        self.snapshot.scrape(now);
         self.forward.scrape(now.now);
         self.reconcile.scrape(now.now);
         self.expectation.scrape(now.now);
@@ -464,17 +320,6 @@ impl Metrics {
         let _ = prometheus_client::encoding::text::encode(&mut page, &self.registry);
         page
     }
-}
-
-/// The handles of one sink of a relay, resolved once: what became of events.
-#[derive(Clone, Debug)]
-pub struct RelayMetrics {
-    /// The sink has it.
-    pub accepted: Counter,
-    /// It has not, and may have it later; or did not say in time.
-    pub failed: Counter,
-    /// It never will.
-    pub refused: Counter,
 }
 
 fn seconds(at: Timestamp) -> f64 {

@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use prometheus_client::metrics::counter::Counter;
 
 use super::recent::Recent;
-use super::{ByAnswer, ByKind, ByReason, BySource, ByToken, Metrics, Seconds, seconds};
-use crate::callback::Kind;
+use super::{ByAnswer, ByReason, BySource, ByToken, Metrics, Seconds, seconds};
 use crate::clock::Timestamp;
 use crate::receive::answer::Answer;
 use crate::receive::refusal::Reason;
@@ -33,13 +32,7 @@ impl Metrics {
         if let Some(last) = gone {
             self.last_callback_of(name).set(last);
         }
-        for family in [&self.duplicates, &self.unrecognised, &self.unknown_statuses] {
-            drop(family.get_or_create(&by));
-        }
-        for kind in Kind::ALL {
-            let by = ByKind { source: name.to_owned(), kind: kind.as_str() };
-            drop(self.events.get_or_create(&by));
-        }
+        self.settling.begin(name);
         for code in Answer::CODES_AT_A_SOURCE {
             drop(self.answers.get_or_create(&ByAnswer { source: name.to_owned(), code }));
         }
