@@ -2,7 +2,8 @@
 //!
 //! A loop over events: more is settled, an attempt has ended, something is due, something was
 //! recorded. What may be sent next is decided by [`Window`], whether the sink is worth trying by
-//! [`Breaker`], and what a failure means by [`fate`]; none of them does I/O.
+//! [`Breaker`], and what a failure means by [`super::fate`]; none of them does I/O. What one attempt is,
+//! and what follows from how it ended, stands in `attempt`.
 //!
 //! It reads through a connection of its own and writes nothing: what became of rows is handed to the
 //! settling thread, in the order in which it happened, one hand-over at a time. A crash anywhere
@@ -15,12 +16,11 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::attempt::Attempt;
 use super::backoff::{Backoff, Chance};
 use super::breaker::{Breaker, Passage, RETRY_AFTER_MAX};
-use super::event::Event;
-use super::fate::{fate, since};
-use super::fault::Fault;
-use super::record::{Recorded, write};
+use super::fate::since;
+use super::record::{PAUSE, Recorded, hand_over};
 use super::sink::Sink;
 use super::window::{Record, Window};
 use crate::clock::{Clock, Timestamp};
@@ -39,9 +39,6 @@ const WINDOW_BYTES_MAX: usize = 16 << 20;
 
 /// How long to wait before looking anyway.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// The pause after the state file could not be read or written.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Changes of one sink on their way.
 pub struct Dispatcher {
@@ -68,10 +65,10 @@ pub struct Dispatcher {
 }
 
 /// What a dispatcher knows while it runs.
-struct Run {
-    window: Window,
-    breaker: Breaker,
-    attempts: JoinSet<Attempt>,
+pub(super) struct Run {
+    pub(super) window: Window,
+    pub(super) breaker: Breaker,
+    pub(super) attempts: JoinSet<Attempt>,
     recordings: JoinSet<(Record, Recorded)>,
     /// Fresh rows up to this key were taken.
     scanned: i64,
@@ -79,21 +76,13 @@ struct Run {
     may_be_fresh: bool,
     generation: u64,
     /// The sink said that it is there no more.
-    is_gone: bool,
+    pub(super) is_gone: bool,
     /// Since when it is left alone, until it takes a change again.
-    left_alone: Option<Instant>,
+    pub(super) left_alone: Option<Instant>,
     /// Nothing is sent before the journal is settled up to here.
     sends_from: i64,
     /// When it was last looked up what is owed longest.
     looked: Option<Instant>,
-}
-
-/// An attempt that has ended.
-struct Attempt {
-    owed: Owed,
-    is_probe: bool,
-    result: Result<(), Fault>,
-    took: Duration,
 }
 
 impl Dispatcher {
@@ -302,7 +291,7 @@ impl Dispatcher {
     }
 
     /// Starts an attempt, unless a newer change makes it needless. Whether it was started.
-    fn send(&self, run: &mut Run, owed: Owed, is_probe: bool) -> bool {
+    pub(super) fn send(&self, run: &mut Run, owed: Owed, is_probe: bool) -> bool {
         let sink = &self.settings.name;
         let mut next = Some(owed);
         while let Some(owed) = next {
@@ -322,118 +311,12 @@ impl Dispatcher {
         false
     }
 
-    fn attempt(&self, run: &mut Run, owed: Owed, is_probe: bool) {
-        let (sink, limit) = (Arc::clone(&self.sink), self.settings.attempt_ms_max);
-        let include_raw = self.settings.include_raw;
-        run.attempts.spawn(async move {
-            let began = Instant::now();
-            let event = Event::new(&owed, include_raw);
-            let result = tokio::time::timeout(limit, sink.send(&event)).await;
-            let result = result.unwrap_or_else(|_| Err(Fault::passing("no answer in time")));
-            Attempt { owed, is_probe, result, took: began.elapsed() }
-        });
-    }
-
-    fn ended(&mut self, run: &mut Run, ended: Result<Attempt, tokio::task::JoinError>) {
-        // A sink that panics is a bug of ours; there is no telling which row it was about, and to go
-        // on without it would stop its subject for ever.
-        let attempt = match ended {
-            Ok(attempt) => attempt,
-            Err(error) if error.is_cancelled() => return,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
-        let (owed, took) = (&attempt.owed, attempt.took);
-        let outcome = match &attempt.result {
-            Ok(()) => {
-                run.breaker.succeeded();
-                self.recovered(run);
-                self.metrics.attempt(AttemptOutcome::Delivered, Some(took));
-                self.metrics.delivered(since(owed.change.received_at, self.clock.now()));
-                Outcome::Delivered
-            }
-            Err(fault) => self.failed(run, &attempt, fault),
-        };
-        if let Some(next) = run.window.done(owed.change.subject, outcome)
-            && !run.is_gone
-            && !*self.stop.borrow()
-        {
-            self.send(run, next, false);
-        }
-    }
-
-    /// Says that a sink that was left alone is there again.
-    fn recovered(&self, run: &mut Run) {
-        if let Some(since) = run.left_alone.take() {
-            let (sink, after_s) = (&*self.settings.name, since.elapsed().as_secs());
-            tracing::info!(sink, after_s, "the sink takes changes again");
-        }
-    }
-
-    fn failed(&mut self, run: &mut Run, attempt: &Attempt, fault: &Fault) -> Outcome {
-        let name = &*self.settings.name;
-        let (owed, took) = (&attempt.owed, attempt.took);
-        match fault {
-            Fault::Passing { retry_after, .. } => {
-                self.metrics.attempt(AttemptOutcome::Passing, Some(took));
-                let was_free = run.breaker.passage(Instant::now()) == Passage::Free;
-                let now = Instant::now();
-                run.breaker.failed(now, attempt.is_probe, *retry_after, &mut self.chance);
-                if was_free && run.breaker.until().is_some() {
-                    run.left_alone.get_or_insert(now);
-                    tracing::warn!(
-                        sink = name,
-                        error = fault.why(),
-                        "the sink is failing and left alone; one change is tried now and then"
-                    );
-                }
-            }
-            Fault::Refused { .. } => {
-                run.breaker.succeeded();
-                self.metrics.attempt(AttemptOutcome::Refused, Some(took));
-            }
-            Fault::Gone { why } => {
-                self.metrics.attempt(AttemptOutcome::Gone, Some(took));
-                self.metrics.breaker(BreakerState::Stopped);
-                if !std::mem::replace(&mut run.is_gone, true) {
-                    tracing::error!(
-                        sink = name,
-                        error = why.as_str(),
-                        "the sink is gone for good; nothing is sent to it until the next start"
-                    );
-                }
-            }
-        }
-        let outcome = fate(owed, fault, &self.settings, self.clock.now(), &mut self.chance);
-        if let Outcome::Parked { error } = &outcome {
-            self.metrics.attempt(AttemptOutcome::Parked, None);
-            tracing::warn!(
-                sink = name, change = %owed.change.id, error = error.as_str(),
-                "a change is parked: `receiptd outbox retry` sends it again"
-            );
-        }
-        outcome
-    }
-
     /// Hands over what became of rows, one hand-over at a time.
     fn record(&self, run: &mut Run) {
         let Some(record) = run.window.to_record() else { return };
         let (sink, on_thread) = (Arc::clone(&self.settings.name), self.on_thread.clone());
         let now = self.clock.now();
-        run.recordings.spawn(async move {
-            let handed = Arc::new(record);
-            let rows = Arc::clone(&handed);
-            let done = on_thread.run_later(move |state| write(state, &sink, &rows, now)).await;
-            let recorded = match done {
-                Some(Ok(written)) => Recorded::Done(written),
-                Some(Err(error)) => {
-                    tracing::debug!(%error, "the outbox cannot be written");
-                    tokio::time::sleep(PAUSE).await;
-                    Recorded::Failed
-                }
-                None => Recorded::Ended,
-            };
-            (Arc::unwrap_or_clone(handed), recorded)
-        });
+        run.recordings.spawn(hand_over(on_thread, sink, record, now));
     }
 
     /// Whether to go on.

@@ -39,6 +39,8 @@ mod record;
 
 pub mod dispatcher;
 
+mod attempt;
+
 pub mod forwarder;
 
 pub mod sink;
