@@ -62,6 +62,7 @@ mod problem;
 mod report;
 
 pub mod settings;
+mod settings_sink;
 
 pub use problem::{Origin, Problem, Problems, Warning};
 pub use report::{Effective, did_you_mean};
