@@ -1,19 +1,23 @@
 //! A journal and its state for the tests of this room: small, written by hand, settled by
 //! [`rebuild`], so that every way in which the two can fail to fit is a few lines away.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::open::{Opened, catch_up, open_beside};
 use super::rebuild::rebuild;
+use crate::callback::{Callback, Origin};
+use crate::change::{Filter, OwedTo};
 use crate::clock::{Clock, Timestamp};
 use crate::journal::reader::Reader;
 use crate::journal::{self, SourceRow};
-use crate::provider::Provider;
+use crate::provider::{Dialect, Provider};
 use crate::sqlite::{self, Access, Durability};
 
 /// A journal and its state, in a folder of their own.
@@ -123,6 +127,28 @@ impl Files {
         let reader = Reader::open(&self.journal).unwrap();
         let (last, pruned) = (reader.last_seq().unwrap(), reader.pruned_through().unwrap());
         (reader.journal_id().unwrap(), last, pruned)
+    }
+}
+
+/// A callback of the source `gc`, received at that microsecond.
+pub fn callback(seq: i64, body: &str) -> Callback {
+    let (source, received_at) = (Arc::from("gc"), Timestamp::from_unix_micros(seq));
+    Callback { seq, source, received_at, body: body.into(), origin: Origin::CalledBack }
+}
+
+/// How that source speaks.
+pub fn dialects() -> HashMap<Arc<str>, Dialect> {
+    HashMap::from([(Arc::from("gc"), Dialect::from(Provider::GcNotify))])
+}
+
+/// A sink that wants every change.
+pub fn owed_to_app() -> OwedTo {
+    OwedTo {
+        sink: Arc::from("app"),
+        since: 0,
+        filter: Filter::default(),
+        is_latest_only: false,
+        wants_body: false,
     }
 }
 

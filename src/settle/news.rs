@@ -89,6 +89,7 @@ fn settle_notification(
     tally: &mut Tally,
 ) -> rusqlite::Result<()> {
     let stored = find_notification(connection, &subject.source, &subject.id)?;
+    let is_stored = stored.is_some();
     let mut seen = Seen::new(connection, stored.as_ref().map(|(key, _)| *key), &news);
     let first_received_at = news[0].received_at;
     let mut notification = stored.map_or_else(
@@ -137,7 +138,7 @@ fn settle_notification(
             ));
         }
     }
-    rows.notifications.push((seen.subject, subject, notification));
+    rows.notifications.push(((seen.subject, is_stored), subject, notification));
     Ok(())
 }
 
@@ -201,39 +202,17 @@ fn settle_message(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
+    use super::super::files::{callback, dialects, owed_to_app};
     use super::*;
-    use crate::callback::Origin;
-    use crate::change::OwedTo;
-    use crate::provider::{Dialect, Provider};
     use crate::settle::settle;
     use crate::state::outbox;
     use crate::state::tables::SCHEMA;
 
-    /// A callback of the source `gc`.
-    fn callback(seq: i64, body: &str) -> Callback {
-        let (source, received_at) = (Arc::from("gc"), Timestamp::from_unix_micros(seq));
-        Callback { seq, source, received_at, body: body.into(), origin: Origin::CalledBack }
-    }
-
-    fn dialects() -> HashMap<Arc<str>, Dialect> {
-        HashMap::from([(Arc::from("gc"), Dialect::from(Provider::GcNotify))])
-    }
-
     /// How many changes are owed after settling these, one by one.
     fn owed_by(bodies: &[&str]) -> usize {
         let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
-        let to = OwedTo {
-            sink: Arc::from("app"),
-            since: 0,
-            filter: crate::change::Filter::default(),
-            is_latest_only: false,
-            wants_body: false,
-        };
         for (seq, body) in (1..).zip(bodies) {
-            let callbacks = [callback(seq, body)];
-            settle(&connection, &callbacks, &dialects(), std::slice::from_ref(&to)).unwrap();
+            settle(&connection, &[callback(seq, body)], &dialects(), &[owed_to_app()]).unwrap();
         }
         outbox::fresh(&connection, "app", i64::MIN, 10).unwrap().len()
     }
@@ -250,6 +229,14 @@ mod tests {
         }
         let delivered = r#"{"id": "a", "status": "delivered", "notification_type": "sms"}"#;
         assert_eq!(owed_by(&[receipt, delivered]), 2);
+    }
+
+    #[test]
+    fn another_complaint_is_news_and_the_same_one_again_is_not() {
+        let complaint = |n| format!(r#"{{"notification_id": "a", "complaint_id": "{n}"}}"#);
+        let [one, other] = [1, 2].map(complaint);
+        assert_eq!(owed_by(&[&one, &one]), 1);
+        assert_eq!(owed_by(&[&one, &other, &one]), 2);
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub(super) struct Subject {
 
 /// Rows to be written.
 pub(super) struct Rows<'o> {
-    pub(super) notifications: Vec<(i64, Subject, Notification)>,
+    /// By their keys, and whether they are stored already.
+    pub(super) notifications: Vec<((i64, bool), Subject, Notification)>,
     pub(super) messages: Vec<(i64, Subject, Message)>,
     pub(super) history: Vec<HistoryRow>,
     unrecognised: Vec<UnrecognisedRow>,
@@ -162,4 +163,35 @@ impl<'o> Rows<'o> {
 fn body_of(callbacks: &[Callback], change: i64) -> Option<&[u8]> {
     let after = callbacks.partition_point(|callback| key(callback.seq, 0) <= change);
     callbacks.get(after.checked_sub(1)?).map(|callback| &*callback.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::{callback, dialects, owed_to_app};
+    use super::*;
+    use crate::callback::Origin;
+    use crate::settle::settle;
+    use crate::state::tables::SCHEMA;
+
+    #[test]
+    fn an_entry_of_our_own_that_cannot_be_read_is_listed_and_counted() {
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let of = |seq, origin| Callback { origin, ..callback(seq, "no JSON") };
+        let callbacks = [of(1, Origin::Expected), of(2, Origin::Overdue), of(3, Origin::Overdue)];
+        let tally = settle(&connection, &callbacks, &dialects(), &[]).unwrap();
+        assert_eq!(tally.unrecognised, BTreeMap::from([(Arc::from("gc"), 3)]));
+        let sql = "SELECT count(*) FROM unrecognised WHERE seq <= 3 AND reason <> ''";
+        let listed = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        assert_eq!(listed.unwrap(), 3);
+    }
+
+    #[test]
+    fn what_is_owed_is_counted_by_sink() {
+        let connection = crate::sqlite::open_in_memory(&SCHEMA).unwrap();
+        let callbacks = [1, 2, 3].map(|seq| {
+            callback(seq, &format!(r#"{{"id": "{seq}", "status": "sent", "to": "x"}}"#))
+        });
+        let tally = settle(&connection, &callbacks, &dialects(), &[owed_to_app()]).unwrap();
+        assert_eq!(tally.owed, BTreeMap::from([(Arc::from("app"), 3)]));
+    }
 }

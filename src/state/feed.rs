@@ -391,7 +391,8 @@ mod tests {
     use crate::state::tables::{SCHEMA, set_cursor};
     use crate::state::time_line::time_line;
     use crate::state::write::{
-        HistoryRow, Message, Notification, add_history, put_message, put_notification,
+        HistoryRow, Message, Notification, add_history, find_notification, put_message,
+        put_notification,
     };
 
     const BOUNDS: Bounds = Bounds { rows_max: 3, bytes_max: usize::MAX };
@@ -436,7 +437,9 @@ mod tests {
             last_received_at: at(seq),
         };
         let id = format!("n{subject}");
-        put_notification(state, key(subject, 0), source, &id, &notification).unwrap();
+        let key = key(subject, 0);
+        let is_stored = find_notification(state, source, &id).unwrap().is_some();
+        put_notification(state, (key, is_stored), source, &id, &notification).unwrap();
         line(state, seq, subject, Kind::Receipt, duplicate);
     }
 

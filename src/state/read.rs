@@ -467,7 +467,8 @@ mod tests {
             first_received_at: arrived,
             last_received_at: arrived,
         };
-        put_notification(&reader.connection, key(seq, 0), source, id, &notification).unwrap();
+        put_notification(&reader.connection, (key(seq, 0), false), source, id, &notification)
+            .unwrap();
         add_line(reader, seq, key(seq, 0), Kind::Receipt, arrived);
     }
 

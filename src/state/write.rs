@@ -147,10 +147,23 @@ fn read_notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
     })
 }
 
-/// Adds a notification, or replaces what is stored under its key.
+const ADD_NOTIFICATION: &str = "INSERT INTO notification_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7,
+    ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
+
+const REPLACE_NOTIFICATION: &str = "UPDATE notification_row SET
+    status = ?4, status_description = ?5, provider_response = ?6, reference = ?7, recipient = ?8,
+    notification_type = ?9, template_id = ?10, template_version = ?11, created_at = ?12,
+    sent_at = ?13, completed_at = ?14, complained_at = ?15, returned_at = ?16, receipts = ?17,
+    duplicates = ?18, first_received_at = ?19, last_received_at = ?20, version = ?21, rank = ?22,
+    fingerprint = ?23
+    WHERE key = ?1 AND source = ?2 AND id = ?3";
+
+/// Adds a notification, or replaces what `is_stored` under its key. Not by an upsert: beside the trigger
+/// that follows changes ([`super::awaited`]), that would copy each page before it touches it, also for
+/// those that are new.
 pub fn put_notification(
     connection: &Connection,
-    key: i64,
+    (key, is_stored): (i64, bool),
     source: &str,
     id: &str,
     notification: &Notification,
@@ -168,16 +181,7 @@ pub fn put_notification(
     let standing = facts.standing.as_ref();
     let precedence = standing.map(|standing| &standing.precedence);
     connection
-        .prepare_cached(
-            "INSERT INTO notification_row VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
-                ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)
-             ON CONFLICT (key) DO UPDATE SET
-                status = ?4, status_description = ?5, provider_response = ?6, reference = ?7,
-                recipient = ?8, notification_type = ?9, template_id = ?10, template_version = ?11,
-                created_at = ?12, sent_at = ?13, completed_at = ?14, complained_at = ?15,
-                returned_at = ?16, receipts = ?17, duplicates = ?18, first_received_at = ?19,
-                last_received_at = ?20, version = ?21, rank = ?22, fingerprint = ?23",
-        )?
+        .prepare_cached(if is_stored { REPLACE_NOTIFICATION } else { ADD_NOTIFICATION })?
         .execute(params![
             key,
             source,
