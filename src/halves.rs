@@ -21,7 +21,7 @@ use crate::provider::Provider;
 use crate::receiver::StartError;
 use crate::reconcile::reconciler;
 use crate::settle::{self, Settled, Settler};
-use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::checkpoint::{Checkpointer, Hold};
 use crate::sqlite::{self, Access, Durability, OpenError};
 use crate::state;
 use crate::telemetry::Metrics;
@@ -97,10 +97,17 @@ impl Halves {
             // Whatever is lost of the state is settled again.
             Checkpointer::start(&files[1], &state::tables::SCHEMA, Box::new(|| {}))?,
         ];
+        let hold = checkpointers[1].hold();
         let owed_to = owed_to(&settings.sinks, &journal)?;
         count_owed(&settings.sinks, &opened, metrics)?;
-        let (settler, settled) =
-            start_settling(settings, &files, opened, (&journal, owed_to), clock, (metrics, lock))?;
+        let (settler, settled) = start_settling(
+            settings,
+            &files,
+            opened,
+            (&journal, owed_to, hold),
+            clock,
+            (metrics, lock),
+        )?;
         Ok(Self { files, journal, settled, writer, settler, forwarder: None, checkpointers })
     }
 
@@ -215,7 +222,7 @@ fn start_settling(
     settings: &Settings,
     [journal_path, state_path]: &[PathBuf; 2],
     opened: settle::Opened,
-    (journal, owed_to): (&Journal, Vec<OwedTo>),
+    (journal, owed_to, hold): (&Journal, Vec<OwedTo>, Hold),
     clock: &Clock,
     (metrics, lock): (&Arc<Metrics>, &Arc<Lock>),
 ) -> Result<(Settler, Settled), OpenError> {
@@ -225,6 +232,7 @@ fn start_settling(
         callbacks_max: settings.limits.settle_callbacks_max,
         clock: clock.clone(),
         owed_to,
+        hold,
     };
     let (metrics, lock) = (Arc::clone(metrics), Arc::clone(lock));
     let observer = Box::new(move |report: &settle::Report| {

@@ -18,6 +18,7 @@ use receiptd::provider::Provider;
 use receiptd::replay::fixtures;
 use receiptd::settle::{self, Settled, Settler};
 use receiptd::sqlite::Durability;
+use receiptd::sqlite::checkpoint::Hold;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -77,6 +78,7 @@ impl Receiver {
             callbacks_max: 5,
             clock,
             owed_to: vec![],
+            hold: Hold::default(),
         };
         let progress = Arc::clone(journal.progress());
         let (settler, settled) =

@@ -16,6 +16,7 @@ use receiptd::lock::Lock;
 use receiptd::provider::Provider;
 use receiptd::settle;
 use receiptd::sqlite::Durability;
+use receiptd::sqlite::checkpoint::Hold;
 
 #[derive(Parser)]
 struct Line {
@@ -335,6 +336,7 @@ fn keep(db: &Path) -> Journal {
         callbacks_max: 100,
         clock,
         owed_to: vec![],
+        hold: Hold::default(),
     };
     let progress = Arc::clone(journal.progress());
     let (settler, _) = settle::start(options, opened, progress, Box::new(|_| {})).unwrap();

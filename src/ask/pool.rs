@@ -306,6 +306,7 @@ mod tests {
                 callbacks_max: 8,
                 clock,
                 owed_to: Vec::new(),
+                hold: checkpointer.hold(),
             };
             let progress = Arc::clone(journal.progress());
             let (settler, settled) =

@@ -13,6 +13,7 @@ use crate::lock::Lock;
 use crate::provider::{Dialect, Provider};
 use crate::replay::{Fixture, Outcome};
 use crate::settle::{self, Settled};
+use crate::sqlite::checkpoint::Hold;
 use crate::sqlite::{self, Access, Durability};
 use crate::state::export::{self, Span};
 use crate::state::tables::SCHEMA;
@@ -68,6 +69,7 @@ async fn append_and_settle(
         callbacks_max: SETTLE_CALLBACKS_MAX,
         clock: clock.clone(),
         owed_to: Vec::new(),
+        hold: Hold::default(),
     };
     let progress = Arc::clone(journal.progress());
     let (settler, settled) = settle::start(options, opened, progress, Box::new(|_| {}))?;

@@ -10,8 +10,9 @@
 //! How fast callbacks arrive does not tell by itself whether settling is in their way: senders that
 //! send so many a second send no more of them if it rests, and then resting only lets the state fall
 //! behind. So it is tried: a short rest now and then, while callbacks arrive fast. The beginning of it
-//! says nothing: what was settled last is still being checkpointed and sent to sinks. What gains
-//! nothing is tried less and less often.
+//! says nothing: what was settled last is still being checkpointed and sent to sinks. With many millions
+//! stored that can take a second, in which a rest gains nothing whatever the next would gain; so a trial
+//! begins once it is over. What gains nothing is tried less and less often.
 //!
 //! All speeds are measured, not configured, so a slow machine gives way sooner. Time comes in as an
 //! argument.
@@ -27,14 +28,20 @@ const FAST_SHARE: f64 = 0.4;
 /// Arrivals that grow by this when settling rests were held up by it.
 const GAIN_MIN: f64 = 1.2;
 
-/// How long settling rests to find that out, at most, and how much of the beginning does not count.
+/// How long settling rests to find that out, at most, and how much of the beginning does not count, both
+/// from when what was settled last is written back, or has been for so long.
 const TRIAL: Duration = Duration::from_millis(250);
 const LEAD_IN: Duration = Duration::from_millis(50);
+const WRITING_BACK_MAX: Duration = Duration::from_secs(2);
 
 /// How long what was found is believed; twice as long each time that nothing was gained, but no more
 /// than so many times.
 const BELIEVED: Duration = Duration::from_secs(1);
 const DOUBLINGS_MAX: u32 = 4;
+
+/// What settling takes at once during a burst, and how few that can be.
+const BATCH: Duration = Duration::from_millis(250);
+const BATCH_CALLBACKS_MIN: usize = 256;
 
 /// Resting time for each working time during a burst.
 const REST: u32 = 9;
@@ -58,6 +65,14 @@ pub enum Phase {
     Resting,
 }
 
+/// A rest only to find out what that does.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    began: Instant,
+    /// When what was settled last was written back.
+    counts_from: Instant,
+}
+
 /// Follows the speeds and says when to rest.
 #[derive(Debug)]
 pub struct Pace {
@@ -69,8 +84,7 @@ pub struct Pace {
     resting: Arrivals,
     /// When the last whole window of resting ended.
     rested: Option<Instant>,
-    /// Set while settling rests only to find out what that does: since when.
-    trial: Option<Instant>,
+    trial: Option<Trial>,
     /// Trials in a row that gained nothing.
     in_vain: u32,
     /// Callbacks a second while settling works; unknown until it has.
@@ -130,15 +144,20 @@ impl Pace {
     }
 
     /// The journal stands at `committed`, and since the last call settling was in `phase`.
-    pub fn committed(&mut self, now: Instant, committed: i64, phase: Phase) {
+    /// `is_writing_back`: what it settled before is being checkpointed.
+    pub fn committed(&mut self, now: Instant, committed: i64, phase: Phase, is_writing_back: bool) {
         let time = now.saturating_duration_since(self.seen_at);
         let callbacks = committed - self.seen;
         (self.seen_at, self.seen) = (now, committed);
-        self.arriving.count(WINDOW, callbacks, time);
+        // The sync of a large checkpoint can hold up all callers: that is no pause of theirs.
+        if !is_writing_back {
+            self.arriving.count(WINDOW, callbacks, time);
+        }
         match phase {
             Phase::Working => {
                 self.working.count(WINDOW, callbacks, time);
             }
+            Phase::Resting if is_writing_back && self.is_put_off(now) => {}
             Phase::Resting => self.rested(now, callbacks, time),
         }
         if !self.is_fast() {
@@ -146,8 +165,19 @@ impl Pace {
         }
     }
 
+    /// Whether a rest says nothing yet, because there is still something to write back: a trial then has
+    /// yet to begin.
+    fn is_put_off(&mut self, now: Instant) -> bool {
+        let Some(trial) = &mut self.trial else { return true };
+        let is_so = now.saturating_duration_since(trial.began) <= WRITING_BACK_MAX;
+        if is_so {
+            trial.counts_from = now;
+        }
+        is_so
+    }
+
     fn rested(&mut self, now: Instant, callbacks: i64, time: Duration) {
-        let is_lead_in = |began| now.saturating_duration_since(began) <= LEAD_IN;
+        let is_lead_in = |trial: Trial| now.saturating_duration_since(trial.counts_from) <= LEAD_IN;
         if self.trial.is_some_and(is_lead_in)
             || !self.resting.count(WINDOW_RESTING, callbacks, time)
         {
@@ -167,6 +197,22 @@ impl Pace {
         if callbacks >= 64 {
             self.settling = Some(self.settling.map_or(rate, |before| mean(before, rate)));
         }
+    }
+
+    /// How many callbacks to settle at once, at most `callbacks_max`: while others wait for it, no more than
+    /// take a moment, however large the state.
+    pub fn batch_max(&self, callbacks_max: usize) -> usize {
+        if !self.is_fast() || self.is_exhausted {
+            return callbacks_max;
+        }
+        let moment = self.settling.map_or(0.0, |settling| settling * BATCH.as_secs_f64());
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a count that is held between two others"
+        )]
+        let moment = moment as usize;
+        callbacks_max.min(moment.max(BATCH_CALLBACKS_MIN))
     }
 
     /// How long to rest in all after working for `took`, while the oldest callback has waited `waited` by
@@ -190,10 +236,11 @@ impl Pace {
         let is_known = self.rested.is_some_and(|at| now.saturating_duration_since(at) < believed);
         if !is_known && self.trial.is_none() {
             // What was found long ago has no weight beside what is found now.
-            (self.resting, self.trial) = (Arrivals::default(), Some(now));
+            let trial = Trial { began: now, counts_from: now };
+            (self.resting, self.trial) = (Arrivals::default(), Some(trial));
         }
-        if self.trial.is_some() {
-            TRIAL
+        if let Some(trial) = self.trial {
+            TRIAL + (trial.counts_from - trial.began)
         } else if self.is_gain() {
             took * REST
         } else {
@@ -231,13 +278,15 @@ mod tests {
         pace: Pace,
         now: Instant,
         seq: i64,
+        is_writing_back: bool,
     }
 
     impl Scene {
         /// After a second at `working` callbacks a second, and a trial in which they came at `resting`.
         fn after_a_trial(working: i64, resting: i64) -> Self {
             let now = Instant::now();
-            let mut scene = Self { pace: Pace::new(now, 0), now, seq: 0 };
+            let pace = Pace::new(now, 0);
+            let mut scene = Self { pace, now, seq: 0, is_writing_back: false };
             scene.pace.settled(400, TOOK);
             scene.pass(Phase::Working, working, 20);
             if scene.rest(NEVER) == TRIAL {
@@ -251,7 +300,7 @@ mod tests {
             for _ in 0..windows {
                 self.now += WINDOW;
                 self.seq += rate / 20;
-                self.pace.committed(self.now, self.seq, phase);
+                self.pace.committed(self.now, self.seq, phase, self.is_writing_back);
             }
         }
 
@@ -301,6 +350,59 @@ mod tests {
         scene.pass(Phase::Working, 0, 1);
         scene.pass(Phase::Working, 30_000, 20);
         assert_eq!(scene.rest(NEVER), TRIAL);
+    }
+
+    /// One in whose second trial there are still so many windows of writing back.
+    fn writing_back(windows: u32) -> Scene {
+        let mut scene = Scene::after_a_trial(30_000, 31_000);
+        scene.pass(Phase::Working, 30_000, 20);
+        assert_eq!(scene.rest(NEVER), TRIAL);
+        scene.is_writing_back = true;
+        scene.pass(Phase::Resting, 31_000, windows);
+        scene
+    }
+
+    #[test]
+    fn a_trial_begins_once_what_was_settled_is_written_back() {
+        let mut scene = writing_back(10);
+        assert_eq!(scene.rest(NEVER), TRIAL + WINDOW * 10);
+        scene.is_writing_back = false;
+        scene.pass(Phase::Resting, 50_000, 3);
+        assert_eq!(scene.rest(NEVER), TOOK * 9);
+    }
+
+    #[test]
+    fn a_trial_waits_for_what_is_written_back_no_longer_than_for_so_long() {
+        let mut scene = writing_back(42);
+        assert_eq!(scene.rest(NEVER), TRIAL + WRITING_BACK_MAX);
+        scene.pass(Phase::Resting, 31_000, 1);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO, "it gained nothing");
+    }
+
+    #[test]
+    fn what_a_checkpoint_holds_up_is_no_pause() {
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        scene.is_writing_back = true;
+        scene.pass(Phase::Working, 0, 5);
+        scene.pass(Phase::Resting, 0, 10);
+        assert_eq!(scene.rest(NEVER), TOOK * 9);
+        scene.is_writing_back = false;
+        scene.pass(Phase::Working, 0, 1);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_batch_takes_no_more_than_a_moment_while_callbacks_come_fast() {
+        let mut scene = Scene::after_a_trial(30_000, 50_000);
+        assert_eq!(scene.pace.batch_max(20_000), 10_000, "a quarter of 40,000");
+        assert_eq!(scene.pace.batch_max(8_192), 8_192);
+        assert_eq!(scene.pace.batch_max(100), 100);
+        (0..20).for_each(|_| scene.pace.settled(100, Duration::from_secs(1)));
+        assert_eq!(scene.pace.batch_max(8_192), BATCH_CALLBACKS_MIN);
+        scene.rest(Some(WAIT_MAX + TOOK));
+        assert_eq!(scene.pace.batch_max(8_192), 8_192, "it has given way for too long");
+        let slow = Scene::after_a_trial(1_000, 1_000);
+        assert_eq!(slow.pace.batch_max(20_000), 20_000);
     }
 
     #[test]
@@ -372,7 +474,7 @@ mod tests {
         for piece in [2, 3] {
             assert_eq!(scene.rest(NEVER), TOOK * 9);
             scene.now += WINDOW_RESTING * piece / 5;
-            scene.pace.committed(scene.now, scene.seq, Phase::Resting);
+            scene.pace.committed(scene.now, scene.seq, Phase::Resting, false);
         }
         assert_eq!(scene.rest(NEVER), Duration::ZERO);
     }
@@ -396,7 +498,7 @@ mod tests {
     fn before_settling_was_measured_nothing_is_fast() {
         let now = Instant::now();
         let mut pace = Pace::new(now, 0);
-        pace.committed(now + WINDOW, 50_000, Phase::Working);
+        pace.committed(now + WINDOW, 50_000, Phase::Working, false);
         pace.settled(63, TOOK);
         assert_eq!(pace.rest(now + WINDOW, TOOK, NEVER), Duration::ZERO);
         pace.settled(64, TOOK);

@@ -18,6 +18,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::journal::Progress;
 use crate::journal::reader::Reader;
 use crate::sqlite::OpenError;
+use crate::sqlite::checkpoint::Hold;
 
 /// What settling needs to know.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Options {
     pub clock: Clock,
     /// The sinks that changes are owed to.
     pub owed_to: Vec<OwedTo>,
+    /// Of the state's checkpointer: where settling gives way, it does.
+    pub hold: Hold,
 }
 
 /// What one transaction of settling was like.
@@ -301,7 +304,8 @@ mod tests {
     ) -> Running {
         let (path, journal) = (files.state.clone(), files.journal.clone());
         let (clock, owed_to) = (Clock::by_hand(at(0)), owed_to.to_vec());
-        let options = Options { path, journal, callbacks_max, clock, owed_to };
+        let hold = Hold::default();
+        let options = Options { path, journal, callbacks_max, clock, owed_to, hold };
         let (tell, batches) = mpsc::channel();
         let observer = Box::new(move |report: &Report| {
             let _ = tell.send(report.callbacks);

@@ -56,7 +56,7 @@ impl Worker {
             self.run_work();
             let seq = self.opened.as_ref().map_or(0, |opened| opened.seq);
             let committed = self.progress.wait_beyond(seq, LOOK);
-            self.pace.committed(Instant::now(), committed, Phase::Working);
+            self.see(committed, Phase::Working);
             let stopping = self.shared.stop.load(Ordering::Acquire);
             if committed > seq {
                 match self.step(committed) {
@@ -67,8 +67,16 @@ impl Worker {
                 }
             } else if stopping {
                 break;
+            } else {
+                self.options.hold.set(false);
             }
         }
+    }
+
+    /// Tells the pace how far the journal is.
+    fn see(&mut self, committed: i64, phase: Phase) {
+        let is_writing_back = self.options.hold.is_busy();
+        self.pace.committed(Instant::now(), committed, phase, is_writing_back);
     }
 
     fn run_work(&mut self) {
@@ -82,10 +90,10 @@ impl Worker {
         }
     }
 
-    /// Gives way to a burst, for as long as it lasts.
+    /// Gives way to a burst, for as long as it lasts, and has what was settled written back behind it.
     fn rest(&mut self, took: Duration) {
         let began = Instant::now();
-        self.pace.committed(began, self.progress.committed(), Phase::Working);
+        self.see(self.progress.committed(), Phase::Working);
         loop {
             let waited = self.settled.owed_since().map(|since| {
                 let now = self.options.clock.now();
@@ -93,12 +101,14 @@ impl Worker {
                 Duration::from_micros(u64::try_from(micros).unwrap_or(0))
             });
             let rest = self.pace.rest(Instant::now(), took, waited);
+            // Beyond the end of this rest: the next batch is soon done, and rested from again.
+            self.options.hold.set(!rest.is_zero());
             if began.elapsed() >= rest || self.shared.stop.load(Ordering::Acquire) {
                 return;
             }
             std::thread::sleep(TICK);
             self.run_work();
-            self.pace.committed(Instant::now(), self.progress.committed(), Phase::Resting);
+            self.see(self.progress.committed(), Phase::Resting);
         }
     }
 
@@ -106,9 +116,10 @@ impl Worker {
     fn step(&mut self, committed: i64) -> Result<Duration, StepError> {
         let started = Instant::now();
         let seq = self.ready_state()?;
+        let callbacks_max = self.pace.batch_max(self.options.callbacks_max);
         let callbacks = self
             .reader
-            .after(seq, committed, self.options.callbacks_max, BATCH_BYTES_MAX)
+            .after(seq, committed, callbacks_max, BATCH_BYTES_MAX)
             .map_err(StepError::Journal)?;
         let dialects = self.reader.dialects().map_err(StepError::Journal)?;
         let oldest = callbacks.first().map(|callback| callback.received_at.unix_micros());

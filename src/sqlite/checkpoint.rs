@@ -6,12 +6,14 @@
 //! the little that PASSIVE left over; the file keeps its size, because writing over it is cheaper
 //! than making it grow; past `WAL_BYTES_HUGE`, which takes a reader that held it up for long, the file is
 //! cut. Who reads in turns, so that there is always somebody reading, can leave a gap and have the log
-//! emptied in it ([`Emptier`]). A checkpoint that somebody holds up is tried again: it moves bytes that are
+//! emptied in it ([`Emptier`]), and a writer that gives way to others can have this thread give way too
+//! ([`Hold`]). A checkpoint that somebody holds up is tried again: it moves bytes that are
 //! already durable in the WAL. One that fails for the disk's sake is not: whoever started it is told,
 //! because a later success would prove nothing.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -91,6 +93,7 @@ pub struct Checkpointer {
 struct Shared {
     asked: Mutex<Asked>,
     wake: Condvar,
+    hold: Hold,
 }
 
 /// What the thread is asked for.
@@ -105,6 +108,40 @@ type Tell = Box<dyn FnOnce(bool) + Send>;
 impl std::fmt::Debug for Asked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Asked").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}
+
+/// What the writer of a file and its checkpointer tell one another. By default of nobody's file.
+#[derive(Clone, Debug, Default)]
+pub struct Hold(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    is_held: AtomicBool,
+    is_busy: AtomicBool,
+}
+
+impl Hold {
+    /// Whether checkpoints are put off. One under way goes on, and the log never grows past
+    /// `WAL_BYTES_HUGE` for it.
+    pub fn set(&self, is_held: bool) {
+        self.0.is_held.store(is_held, Ordering::Relaxed);
+    }
+
+    /// Whether a checkpoint is under way.
+    pub fn is_busy(&self) -> bool {
+        self.0.is_busy.load(Ordering::Relaxed)
+    }
+
+    fn holds(&self, wal_bytes: u64) -> bool {
+        self.0.is_held.load(Ordering::Relaxed) && wal_bytes <= WAL_BYTES_HUGE
+    }
+
+    fn busy<T>(&self, checkpoint: impl FnOnce() -> T) -> T {
+        self.0.is_busy.store(true, Ordering::Relaxed);
+        let result = checkpoint();
+        self.0.is_busy.store(false, Ordering::Relaxed);
+        result
     }
 }
 
@@ -157,6 +194,11 @@ impl Checkpointer {
         Ok(Self { shared, thread: Some(thread) })
     }
 
+    /// To have this thread give way, and to see whether it works.
+    pub fn hold(&self) -> Hold {
+        self.shared.hold.clone()
+    }
+
     /// A handle to have the log emptied with.
     pub fn emptier(&self) -> Emptier {
         Emptier(Arc::clone(&self.shared))
@@ -190,7 +232,8 @@ fn work(
         // The size alone does not tell: a WAL that was moved whole is written again from its start.
         let written = wal.map(|wal| (wal.len(), wal.modified().ok()));
         let is_written = written.is_some_and(|(bytes, _)| bytes > 0) && last != written;
-        if asked.is_empty() && !is_written {
+        let is_held = !stopping && written.is_some_and(|(bytes, _)| shared.hold.holds(bytes));
+        if asked.is_empty() && (!is_written || is_held) {
             continue;
         }
         // A file that was set aside has another in its place, with a log of its own.
@@ -206,11 +249,12 @@ fn work(
             Some((bytes, _)) => mode_for(bytes),
             None => None,
         };
-        let is_done = checkpoint(&connection, mode, failed) && inode(path) == file;
+        let is_moved = shared.hold.busy(|| checkpoint(&connection, mode, failed));
+        let is_done = is_moved && inode(path) == file;
         asked.into_iter().for_each(|tell| tell(is_done));
         if inode(path) == file {
-            let wal = std::fs::metadata(wal_path(path)).ok();
-            last = wal.map(|wal| (wal.len(), wal.modified().ok()));
+            // As it was before: what is written while a checkpoint ends is for the next.
+            last = written;
         }
     }
 }
@@ -313,6 +357,40 @@ mod tests {
         drop(reading);
         assert!(empty(&checkpointer));
         assert_eq!((wal_bytes(&path), count(&writer)), (0, 2));
+    }
+
+    #[track_caller]
+    fn eventually(mut is_so: impl FnMut() -> bool) {
+        let began = std::time::Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < Duration::from_secs(15), "it never was so");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn while_it_is_held_nothing_is_moved_until_the_log_is_huge() {
+        let folder = tempfile::tempdir().unwrap();
+        let [held, other] = ["held.db", "other.db"].map(|name| folder.path().join(name));
+        let [writes, writes_other] = [&held, &other].map(|path| writer(path));
+        let start = |path| Checkpointer::start(path, &SCHEMA, Box::new(|| {})).unwrap();
+        let [checkpointer, _other] = [&held, &other].map(|path| start(path));
+        let bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
+        eventually(|| bytes(&held) > 0 && bytes(&other) > 0);
+        checkpointer.hold().set(true);
+        let before = bytes(&held);
+        write(&writes, 1 << 20);
+        // Whose checkpointer looks as often.
+        for looks in 1..=3 {
+            write(&writes_other, 1 << 20);
+            eventually(|| bytes(&other) > looks << 20);
+        }
+        assert_eq!(bytes(&held), before);
+        checkpointer.hold().set(false);
+        eventually(|| bytes(&held) > 1 << 20);
+        checkpointer.hold().set(true);
+        write(&writes, WAL_BYTES_HUGE as i64);
+        eventually(|| bytes(&held) > WAL_BYTES_HUGE);
     }
 
     #[test]
