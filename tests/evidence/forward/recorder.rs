@@ -173,7 +173,7 @@ impl Record {
             return;
         }
         self.known.insert(event.id.clone(), event.clone());
-        if habit == Habit::Forgetful && self.known.len() % FORGETS_ONE_IN == 0 {
+        if habit == Habit::Forgetful && self.known.len().is_multiple_of(FORGETS_ONE_IN) {
             return;
         }
         let follows = event.data.previous.is_some() && habit == Habit::Hasty;
