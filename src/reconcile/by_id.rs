@@ -81,9 +81,11 @@ impl<K: Keep + Send> Round<'_, K> {
         (mut behind, through): (i64, i64),
         ids: &mut Ids,
     ) -> Result<(), Ended> {
-        loop {
+        while ids.left > 0 {
             let rows = self.candidates(which, order, behind)?;
-            let is_last = rows.len() < ROWS_AT_ONCE;
+            // What the walk began behind may not be one any more: then no row has that key.
+            let is_beyond = rows.last().is_some_and(|row| row.key > through);
+            let is_last = is_beyond || rows.len() < ROWS_AT_ONCE;
             for row in rows.into_iter().take_while(|row| row.key <= through) {
                 behind = row.key;
                 // Ids of a test, or of an app's own making, are none that a platform has.
@@ -103,6 +105,7 @@ impl<K: Keep + Send> Round<'_, K> {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     /// Those behind that key, in the order of theirs; fewer than [`ROWS_AT_ONCE`] only at the end.

@@ -119,6 +119,24 @@ fn many_with_ids_that_no_platform_has_hide_none_that_is_asked_for_by_its_id() {
 }
 
 #[test]
+fn where_the_last_round_ended_may_have_come_to_its_end_since() {
+    let platform = Platform::start(Kind::Govuk);
+    // More than are looked up at once, all of them on the pages; and one that is on none.
+    let on_pages = (10..310).map(|number| Row::new(number, "sending", 30));
+    let setup = called_back(&platform, &[vec![sent(1, 3_000)], on_pages.collect()].concat());
+    for number in 10..310 {
+        platform.set(number, "sending");
+    }
+    platform.trouble(by_id(1), Trouble::status(500, ""), usize::MAX);
+    let server = setup.start();
+    eventually("a round is over", || server.stderr().contains("could not ask for everything"));
+    call_back(&server, &Row { status: "delivered", ..sent(1, 3_000) }.callback());
+    platform.trouble(by_id(1), Trouble::status(500, ""), 0);
+    round(&server);
+    round(&server);
+}
+
+#[test]
 fn a_list_that_cannot_be_shown_keeps_nobody_from_the_other() {
     let platform = Platform::start(Kind::Govuk);
     platform.state().texts.extend((0..3).map(|n| Text { id: id(n), created_at: ago(60) }));
