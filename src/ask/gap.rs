@@ -22,9 +22,9 @@ use tokio::time::timeout;
 use super::pool::{PLACE_MS_MAX, QUERY_MS_MAX};
 use crate::sqlite::checkpoint::{Emptier, wal_bytes};
 
-/// How long the log may become before a gap is left: four times what makes a checkpoint thorough, so that
-/// only who reads without an end comes to it.
-pub(super) const WAL_BYTES_MAX: u64 = 64 << 20;
+/// How long the log may become before a gap is left: twice what a checkpoint leaves uncut or settling keeps
+/// it to in a burst, so that only who reads without an end comes to it.
+pub(super) const WAL_BYTES_MAX: u64 = 128 << 20;
 
 /// How long the log may take to be emptied.
 const EMPTY_MS_MAX: Duration = Duration::from_millis(700);

@@ -225,11 +225,10 @@ impl Pace {
         if behind.is_none() {
             self.behind_since = None;
         }
-        if !self.is_fast() {
-            return Duration::ZERO;
-        }
-        self.is_exhausted |= behind.is_some_and(|behind| behind > WAIT_MAX);
-        if self.is_exhausted {
+        self.is_exhausted |= self.is_fast() && behind.is_some_and(|behind| behind > WAIT_MAX);
+        if self.is_exhausted || !self.is_fast() {
+            // What is left of a trial says nothing of the next burst.
+            self.trial = None;
             return Duration::ZERO;
         }
         let believed = BELIEVED * (1 << self.in_vain.saturating_sub(1).min(DOUBLINGS_MAX));
@@ -377,6 +376,16 @@ mod tests {
         assert_eq!(scene.rest(NEVER), TRIAL + WRITING_BACK_MAX);
         scene.pass(Phase::Resting, 31_000, 1);
         assert_eq!(scene.rest(NEVER), Duration::ZERO, "it gained nothing");
+    }
+
+    #[test]
+    fn what_is_left_of_a_trial_when_a_burst_ends_says_nothing_of_the_next() {
+        let mut scene = writing_back(10);
+        scene.is_writing_back = false;
+        scene.pass(Phase::Working, 0, 1);
+        assert_eq!(scene.rest(NEVER), Duration::ZERO);
+        scene.pass(Phase::Working, 30_000, 40);
+        assert_eq!(scene.rest(NEVER), TRIAL, "one that begins now");
     }
 
     #[test]

@@ -58,6 +58,9 @@ impl Worker {
             let committed = self.progress.wait_beyond(seq, LOOK);
             self.see(committed, Phase::Working);
             let stopping = self.shared.stop.load(Ordering::Acquire);
+            if stopping {
+                self.options.hold.set(false);
+            }
             if committed > seq {
                 match self.step(committed) {
                     Ok(took) if !stopping => self.rest(took),
@@ -190,6 +193,8 @@ impl Worker {
     /// any more either, anything else is tried again from the cursor.
     fn recover(&mut self, error: &StepError) {
         let seq = self.opened.take().map_or(0, |opened| opened.seq);
+        // What fails for lack of space may have room once the log is moved.
+        self.options.hold.set(false);
         if !self.settled.is_failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "settling failed; it is tried again");
         }

@@ -4,8 +4,8 @@
 //! so moves it into the database; PASSIVE, so that neither the writer nor a reader waits. Only when
 //! the WAL file has grown past `WAL_BYTES_LARGE` does it RESTART, which holds the writer up for
 //! the little that PASSIVE left over; the file keeps its size, because writing over it is cheaper
-//! than making it grow; past `WAL_BYTES_HUGE`, which takes a reader that held it up for long, the file is
-//! cut. Who reads in turns, so that there is always somebody reading, can leave a gap and have the log
+//! than making it grow; past `WAL_BYTES_HUGE`, which takes a reader that held it up for long, or a burst that
+//! it gave way to, the file is cut. Who reads in turns, so that there is always somebody reading, can leave a gap and have the log
 //! emptied in it ([`Emptier`]), and a writer that gives way to others can have this thread give way too
 //! ([`Hold`]). A checkpoint that somebody holds up is tried again: it moves bytes that are
 //! already durable in the WAL. One that fails for the disk's sake is not: whoever started it is told,
