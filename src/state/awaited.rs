@@ -20,8 +20,8 @@ use crate::ends::Ends;
 ///
 /// No trigger is needed where a notification is heard of for the first time: that is when most are, and
 /// nothing is left out of which nothing was heard. Nor for `returned_at`: a letter that came back never
-/// becomes one that did not. No trigger says OR IGNORE: what settling writes is an
-/// upsert, whose way with conflicts would take the place of it.
+/// becomes one that did not. No trigger says OR IGNORE: what is said is written by an upsert, whose way with
+/// conflicts would take the place of it.
 macro_rules! awaited_table {
     () => {
         "CREATE TABLE awaited_row (key INTEGER PRIMARY KEY) STRICT;

@@ -1,6 +1,6 @@
 //! Rows of the state: found, added, changed. Called by settling, inside its transaction.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Error, OptionalExtension, Row, params};
 use serde::Serialize;
 
 use crate::callback::{Fingerprint, Identity, Kind, Precedence, ReceivedMessage, Standing};
@@ -207,7 +207,7 @@ pub fn put_notification(
             precedence.map(|precedence| precedence.rank),
             precedence.map(|precedence| precedence.fingerprint.0),
         ])
-        .map(drop)
+        .and_then(|rows| if rows == 1 { Ok(()) } else { Err(Error::StatementChangedRows(rows)) })
 }
 
 /// The message of that source and id, with its key.
