@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fs, io};
 
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -132,10 +133,18 @@ fn store_path(section: &mut Section<'_>, is_used: bool, report: &mut Report) -> 
     } else if path.extension().is_none_or(|extension| extension != "db") || text.ends_with('/') {
         "the journal stands beside it, with .db replaced by .callbacks.db"
     } else {
-        if is_used && !folder_of(&path).is_dir() {
-            let found =
-                format!("{}: there is no folder {}", quoted(&text), folder_of(&path).display());
-            report.not_yet(&at, found, "a path in a folder that is there");
+        let folder = folder_of(&path);
+        let is_missing =
+            fs::metadata(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if is_used && is_missing {
+            // A service manager may make it at the start.
+            report.warning(
+                &at,
+                format!(
+                    "there is no folder {}: it must be there when a receiver starts",
+                    folder.display()
+                ),
+            );
         }
         return Ok(path);
     };
