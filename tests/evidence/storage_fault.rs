@@ -361,13 +361,15 @@ impl Seen {
         }
     }
 
-    fn look_at(&mut self, samples: &[(SystemTime, bool)]) {
+    fn look_at(&mut self, samples: &[Sample]) {
         let Some(fault) = self.fault else { return };
         let asked = self.asked;
-        self.was_unready_in_operation = samples.iter().any(|(at, yes)| !yes && *at < asked);
-        self.was_unready = samples.iter().any(|(at, yes)| !yes && *at >= fault);
-        let yes = samples.iter().filter(|(at, yes)| *yes && *at >= fault);
-        let last_yes = yes.map(|(at, _)| *at).max();
+        // What was asked before the order to stop may be answered after it.
+        self.was_unready_in_operation =
+            samples.iter().any(|sample| !sample.is_ready && sample.answered < asked);
+        self.was_unready = samples.iter().any(|sample| !sample.is_ready && sample.asked >= fault);
+        let yes = samples.iter().filter(|sample| sample.is_ready && sample.asked >= fault);
+        let last_yes = yes.map(|sample| sample.asked).max();
         if self.was_unready {
             self.ready_after =
                 last_yes.and_then(|at| at.duration_since(fault).ok()).unwrap_or_default();
@@ -375,10 +377,17 @@ impl Seen {
     }
 }
 
+/// One answer of `/readyz`.
+struct Sample {
+    asked: SystemTime,
+    answered: SystemTime,
+    is_ready: bool,
+}
+
 /// Asks `/readyz` again and again.
 struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<(SystemTime, bool)>>,
+    thread: JoinHandle<Vec<Sample>>,
 }
 
 impl Watch {
@@ -389,8 +398,9 @@ impl Watch {
             move || {
                 let mut samples = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let at = SystemTime::now();
-                    samples.push((at, ask(admin, "/readyz") == Some(200)));
+                    let asked = SystemTime::now();
+                    let is_ready = ask(admin, "/readyz") == Some(200);
+                    samples.push(Sample { asked, answered: SystemTime::now(), is_ready });
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 samples
@@ -399,7 +409,7 @@ impl Watch {
         Self { stop, thread }
     }
 
-    fn stop(self) -> Vec<(SystemTime, bool)> {
+    fn stop(self) -> Vec<Sample> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
     }
