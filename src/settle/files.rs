@@ -1,5 +1,6 @@
 //! A journal and its state for the tests of this room: small, written by hand, settled by
-//! [`rebuild`], so that every way in which the two can fail to fit is a few lines away.
+//! [`rebuild`], so that every way in which the two can fail to fit or be damaged is a few lines away; and what
+//! settling is handed where there are no files.
 
 use std::collections::HashMap;
 use std::fs;

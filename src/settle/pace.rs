@@ -12,7 +12,10 @@
 //! behind. So it is tried: a short rest now and then, while callbacks arrive fast. The beginning of it
 //! says nothing: what was settled last is still being checkpointed and sent to sinks. With many millions
 //! stored that can take a second, in which a rest gains nothing whatever the next would gain; so a trial
-//! begins once it is over. What gains nothing is tried less and less often.
+//! begins once it is over. What gains nothing is tried less and less often. The sync of such a checkpoint can
+//! hold up all callers, so what arrives meanwhile does not tell that a burst is over; and while there is one, a
+//! batch is no larger than takes a moment ([`Pace::batch_max`]). That the checkpoints give way too is done by
+//! whoever follows this.
 //!
 //! All speeds are measured, not configured, so a slow machine gives way sooner. Time comes in as an
 //! argument.

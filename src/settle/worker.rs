@@ -1,4 +1,6 @@
-//! The thread that writes the state, from the inside: read a batch, settle it, commit, go on.
+//! The thread that writes the state, from the inside: read a batch, settle it, commit, go on. Between two
+//! batches it gives way as [`Pace`] says, and has the state's checkpointer give way with it; never while it
+//! fails or stops.
 
 use std::collections::HashMap;
 use std::sync::Arc;
